@@ -1,0 +1,1 @@
+"""General-purpose user vectors from behavior logs, after LURM (arXiv 2110.11337)."""

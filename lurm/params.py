@@ -1,0 +1,219 @@
+"""Settings: ``params.yaml`` read once, at the edge, into frozen objects that refuse unknown keys.
+
+A stage loads the file, takes its own section and passes plain values on; nothing below imports this
+module. The comments of ``params.yaml`` explain each key.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lurm.months import check_consecutive, month_number
+
+
+def _month(value: str) -> str:
+    month_number(value)
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except Exception as error:
+        raise ValueError(f"expected an IANA time zone such as 'Europe/Paris', got {value!r}") from error
+    return value
+
+
+Month = Annotated[str, AfterValidator(_month)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+START = "start"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Calendar(Section):
+    timezone: Annotated[str, AfterValidator(_timezone)]
+
+
+class MonthEntry(Section):
+    previous: str
+    items: str
+
+
+class ValidateLogs(Section):
+    tolerance_hours: Annotated[float, Field(ge=0, le=24 * 7)]
+    max_outside_month: Share
+    max_unknown_items: Share
+    max_bad_rows: Share
+    heavy_user: Count
+
+
+class CompareMonths(Section):
+    window: Count
+    max_volume_change: Positive
+    max_mix_distance: Share
+    mix_column: str
+
+
+class Training(Section):
+    release: Count
+    through: Month
+    months: tuple[Month, ...] = Field(min_length=1, strict=False)
+
+    @model_validator(mode="after")
+    def _months_end_at_through(self) -> "Training":
+        check_consecutive(self.months, "training.months")
+        if self.months[-1] != self.through:
+            raise ValueError(
+                f"training.months must end at training.through ({self.through}), "
+                f"ends at {self.months[-1]}"
+            )
+        return self
+
+
+class EmbedItems(Section):
+    text_columns: tuple[str, ...] = Field(min_length=1, strict=False)
+    min_word_count: Count
+    covered_items: Annotated[float, Field(gt=0, le=1)]
+    width: Count
+    beta_days: Positive
+    temperature: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    steps: Count
+    learning_rate: Positive
+    seed: Seed
+
+
+class ClusterInterests(Section):
+    method: Literal["auto", "hdsc", "kmeans", "two_level_kmeans"]
+    n_interests: Annotated[int, Field(ge=2)]
+    sample_size: Count
+    rounds: Count
+    sparsity: Annotated[float, Field(ge=0)]
+    interests_per_item: Count
+    soft_temperature: Positive
+    seed: Seed
+
+
+class BuildBoi(Section):
+    engine: Literal["duckdb"]
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(MB|GB)$")]
+
+
+class PretrainSmen(Section):
+    scales: dict[str, Count] = Field(min_length=1)
+    n_anchors: Count
+    width: Count
+    gate: Literal["per_scale", "complement"]
+    empty_periods: Literal["skip", "zeros"]
+    aggregation: Literal["gru", "mean"]
+    temperature: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    epochs: Count
+    learning_rate: Positive
+    min_view_share: Annotated[float, Field(gt=0, le=1)]
+    max_view_share: Annotated[float, Field(gt=0, le=1)]
+    seed: Seed
+
+
+class Evaluation(Section):
+    as_of: Month
+    label_months: tuple[Month, ...] = Field(min_length=1, strict=False)
+    folds: Annotated[int, Field(ge=2)]
+    repeats: Count
+    hidden: Count
+    learning_rate: Positive
+    batch_size: Count
+    max_epochs: Count
+    patience: Count
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    min_class_size: Count
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _labels_come_after(self) -> "Evaluation":
+        check_consecutive(self.label_months, "evaluation.label_months")
+        if month_number(self.label_months[0]) <= month_number(self.as_of):
+            raise ValueError(
+                f"evaluation.label_months must begin after evaluation.as_of ({self.as_of}), "
+                f"begin at {self.label_months[0]}"
+            )
+        return self
+
+
+class Task(Section):
+    labels: str
+    column: str
+    value: str | None = None
+
+
+class Params(Section):
+    calendar: Calendar
+    months: dict[Month, MonthEntry] = Field(min_length=1)
+    validate_logs: ValidateLogs
+    compare_months: CompareMonths
+    training: Training
+    embed_items: EmbedItems
+    cluster_interests: ClusterInterests
+    build_boi: BuildBoi
+    pretrain_smen: PretrainSmen
+    evaluation: Evaluation
+    tasks: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Task]
+
+    @model_validator(mode="after")
+    def _months_hang_together(self) -> "Params":
+        months = list(self.months)
+        check_consecutive(months, "months")
+        for month, before in zip(months, [START, *months], strict=False):
+            if self.months[month].previous != before:
+                raise ValueError(
+                    f"months.{month}.previous: expected {before!r}, "
+                    f"got {self.months[month].previous!r}"
+                )
+        for name, used in {
+            "training.months": self.training.months,
+            "evaluation.as_of": [self.evaluation.as_of],
+            "evaluation.label_months": self.evaluation.label_months,
+        }.items():
+            absent = [month for month in used if month not in self.months]
+            if absent:
+                raise ValueError(f"{name}: {', '.join(absent)} not among months; land them first")
+        if self.training.months[0] != months[0]:
+            raise ValueError(
+                f"training.months must begin with the first month ({months[0]}): "
+                "a user's whole life is in the model"
+            )
+        return self
+
+
+def parse_params(settings: Any, where: str = "params.yaml") -> Params:
+    """The settings as a frozen object.
+
+    Raises:
+        ValueError: a key is unknown, missing, of the wrong type or out of range; all are listed.
+    """
+    try:
+        return Params.model_validate(settings)
+    except ValidationError as error:
+        faults = [
+            f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+            f" (got {fault['input']!r})"
+            if fault["type"] != "value_error"
+            else f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise ValueError(f"{where} is not valid:\n" + "\n".join(faults)) from None
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """The settings of the YAML file at ``path``; see :func:`parse_params` for what is refused."""
+    with Path(path).open(encoding="utf-8") as file:
+        return parse_params(yaml.safe_load(file), str(path))

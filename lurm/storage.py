@@ -1,0 +1,128 @@
+"""Files: written whole or not at all, read with a message that helps, never pickled.
+
+Every writer writes to a temporary name in the same folder, flushes it to disk and renames it, so a
+full disk or a killed process leaves the old file or none. Same content gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(table: pa.Table, path: Path | str) -> None:
+    """Write ``table`` as zstd parquet."""
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_parquet(path: Path | str, columns: list[str] | None = None) -> pa.Table:
+    """The parquet file as an Arrow table.
+
+    Raises:
+        ValueError: the file is truncated or not parquet.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        return pq.ParquetFile(path).read(columns=columns)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{path}: expected a complete parquet file, got {error}; deliver or rebuild it"
+        ) from error
+
+
+def write_json(value: Any, path: Path | str) -> None:
+    """Write ``value`` as indented JSON with sorted keys; NaN is refused."""
+    with replacing(path) as temporary:
+        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """The value of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_text(text: str, path: Path | str) -> None:
+    """Write ``text`` as UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_array(array: np.ndarray, path: Path | str) -> None:
+    """Write one array as ``.npy``, ready to be memory-mapped."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_array(path: Path | str) -> np.ndarray:
+    """The ``.npy`` file, memory-mapped read-only."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def write_tensors(
+    tensors: Mapping[str, Any], path: Path | str, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Write named torch tensors as safetensors, with JSON ``settings`` in the header."""
+    from safetensors.torch import save  # torch takes seconds to import, and most stages need none
+
+    header = {"settings": json.dumps(settings or {}, sort_keys=True)}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, header))
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The named torch tensors and the JSON settings of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        settings = json.loads((file.metadata() or {}).get("settings", "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118
+
+
+def file_hash(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def month_files(folder: Path | str, months: list[str], suffix: str = ".parquet") -> list[Path]:
+    """The file of every listed month, in the order given; other files in the folder are not read.
+
+    Raises:
+        FileNotFoundError: a listed month has no file; the message names all that are missing.
+    """
+    paths = [Path(folder) / f"{month}{suffix}" for month in months]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: expected one file for each of {months[0]}..{months[-1]}, missing "
+            f"{', '.join(missing)}; run the stage that writes them, or take the month out of params.yaml"
+        )
+    return paths

@@ -1,0 +1,75 @@
+"""The tables that pass between stages, as Arrow schemas, and one check that they hold.
+
+``ID`` stands for the customer's own identifier, an integer or a string, kept as it came.
+"""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+ID = "id"  # int64 or string, decided by the customer's data
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+# What the customer delivers (README, "Your own logs"); text and category columns are his own.
+LANDED_BEHAVIORS = {"user_id": ID, "item_id": ID, "timestamp": TIMESTAMP}
+LANDED_ITEMS = {"item_id": ID}
+LANDED_USERS = {"user_id": ID}
+
+# Clean behaviors of a month, sorted by user, then time, then item.
+BEHAVIORS = {"user_id": ID, "item_id": ID, "timestamp": TIMESTAMP}
+# Rows set aside, with every column as text, the reason, and the row's number in the delivery.
+QUARANTINE = {"row": pa.int64(), "reason": pa.string()}
+# The catalog as known in a month, sorted by item: the delivered columns as text.
+CATALOG = {"item_id": ID}
+# The vocabulary of interests: one row per item (hard) or several with weights that sum to 1 (soft).
+ITEM_INTERESTS = {
+    "item_id": ID,
+    "interest": pa.int32(),
+    "weight": pa.float32(),
+    "cosine": pa.float32(),
+}
+# Bag-of-Interests of a month, sorted by user, then interest: counts, never logs, since counts add up.
+BOI = {"user_id": ID, "interest": pa.int32(), "count": pa.float32()}
+# Who had a behavior in which category during a label month.
+LABELS = {"user_id": ID, "column": pa.string(), "value": pa.string()}
+
+
+def user_vectors_schema(width: int, id_type: pa.DataType) -> pa.Schema:
+    """Schema of published user vectors: one row per user, sorted by user."""
+    return pa.schema(
+        [
+            ("user_id", id_type),
+            ("vector", pa.list_(pa.float32(), width)),
+            ("n_behaviors", pa.int64()),
+            ("first_month", pa.string()),
+            ("last_month", pa.string()),
+            ("model_version", pa.string()),
+        ]
+    )
+
+
+def is_id(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold identifiers."""
+    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def check_columns(schema: pa.Schema, expected: Mapping[str, object], where: str) -> None:
+    """Return if every expected column is there with its type; more columns are allowed.
+
+    Raises:
+        ValueError: columns are missing or of another type; the message lists all of them.
+    """
+    faults = []
+    for name, kind in expected.items():
+        if name not in schema.names:
+            faults.append(f"column {name!r} is missing")
+            continue
+        found = schema.field(name).type
+        if not (is_id(found) if kind is ID else found == kind):
+            wanted = "integer or string" if kind is ID else kind
+            faults.append(f"column {name!r} should be {wanted}, is {found}")
+    if faults:
+        raise ValueError(
+            f"{where}: {'; '.join(faults)}; found columns {', '.join(schema.names) or 'none'}. "
+            "See 'Your own logs' in README.md for the contract."
+        )
