@@ -1,0 +1,37 @@
+"""What a person at the terminal sees of a stage: log lines, progress, and errors in one line."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's ``main``; what a user can cause ends in one message and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        logging.getLogger("lurm").error("error: %s", error)
+        sys.exit(1)
+
+
+def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """The items, with a bar when a person is watching and a log line every ten seconds when not."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=label, total=total, leave=False)
+        return
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    told = time.monotonic()
+    for done, item in enumerate(items):
+        yield item
+        if time.monotonic() - told > 10:
+            told = time.monotonic()
+            log.info("%s: %d%s", label, done + 1, f" of {total}" if total else "")
