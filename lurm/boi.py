@@ -1,0 +1,48 @@
+"""Bag-of-Interests of a month: how often a user met each interest (paper 2.1.2, eq. 4).
+
+The table holds counts. Counts add up over months, scales and late data; the logarithm of eq. 4 is taken
+where a bag is used (:mod:`lurm.smen`).
+"""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+# The one definition of the aggregation, in SQL that DuckDB and Spark both run. Weights are 1 where an
+# item has one interest; decimals make sums of soft weights independent of the order of rows.
+BOI_SQL = """
+SELECT b.user_id,
+       i.interest,
+       CAST(SUM(CAST(i.weight AS DECIMAL(18, 6))) AS FLOAT) AS count
+FROM behaviors b JOIN item_interests i ON b.item_id = i.item_id
+GROUP BY b.user_id, i.interest
+ORDER BY b.user_id, i.interest
+"""
+
+UNASSIGNED_SQL = """
+SELECT COUNT(*) AS behaviors, COUNT(DISTINCT b.item_id) AS items
+FROM behaviors b LEFT JOIN item_interests i ON b.item_id = i.item_id
+WHERE i.item_id IS NULL
+"""
+
+
+def build_boi(behaviors: Path, item_interests: Path, month: str, memory_limit: str) -> pa.Table:
+    """The bag of every user of the month: :data:`lurm.tables.BOI`, sorted by user, then interest.
+
+    ``behaviors`` and ``item_interests`` are parquet files of :data:`lurm.tables.BEHAVIORS` and
+    :data:`lurm.tables.ITEM_INTERESTS`; DuckDB reads them in at most ``memory_limit`` and spills to disk.
+
+    Raises:
+        ValueError: behaviors of items without an interest.
+    """
+    with duckdb.connect(config={"memory_limit": memory_limit}) as connection:
+        for name, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
+            connection.read_parquet(str(path)).create_view(name)
+        lost, items = connection.execute(UNASSIGNED_SQL).fetchone() or (0, 0)
+        if lost:
+            raise ValueError(
+                f"build_boi: {items:,} items with {lost:,} behaviors in {month} have no interest in "
+                f"{item_interests}; rerun assign_items for {month}"
+            )
+        return connection.execute(BOI_SQL).to_arrow_table()

@@ -1,0 +1,250 @@
+"""Items to unit vectors, learned from which items one user takes within a few days (paper 2.1.1).
+
+Letters: I items, L words of an item after truncation, V words in the vocabulary, H width, n users in a
+batch, B behaviors.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lurm.console import progress
+from lurm.contrastive import nt_xent
+
+PAD, UNKNOWN = 0, 1  # word ids before the first word of the vocabulary
+DAY = 86_400_000_000  # microseconds
+
+_WORD = re.compile(r"\w+")
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words that are known, by falling count, and how an item's words are read."""
+
+    words: tuple[str, ...]
+    n_words_per_item: int
+    text_columns: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.words) + 2
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Vocabulary":
+        """The vocabulary that :meth:`to_json` wrote."""
+        return cls(tuple(value["words"]), value["n_words_per_item"], tuple(value["text_columns"]))
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, in order: runs of letters, digits and underscores of any script.
+
+    >>> split_words("BREAD:ITALIAN/FRENCH 20 OZ")
+    ['bread', 'italian', 'french', '20', 'oz']
+    """
+    return _WORD.findall(text.casefold())
+
+
+def item_words(catalog: pa.Table, text_columns: Sequence[str]) -> list[list[str]]:
+    """The words of every item of the catalog, its text columns read in the order given.
+
+    Raises:
+        ValueError: the catalog lacks one of the columns.
+    """
+    missing = [name for name in text_columns if name not in catalog.column_names]
+    if missing:
+        raise ValueError(
+            f"embed_items.text_columns: the catalog has no column {', '.join(missing)}; "
+            f"it has {', '.join(catalog.column_names)}"
+        )
+    columns = [catalog.column(name).to_pylist() for name in text_columns]
+    return [split_words(" ".join(part for part in parts if part)) for parts in zip(*columns, strict=True)]
+
+
+def build_vocabulary(
+    catalog: pa.Table, text_columns: Sequence[str], min_word_count: int, covered_items: float
+) -> Vocabulary:
+    """The vocabulary of the catalog's words, with the truncation length found from the data.
+
+    A word is kept if ``min_word_count`` items hold it or more. The length is the shortest that leaves
+    a share ``covered_items`` of the items whole (the paper's 0.95 gave 35 for Amazon).
+
+    Raises:
+        ValueError: no word is frequent enough.
+    """
+    words = item_words(catalog, text_columns)
+    counts = Counter(word for item in words for word in set(item))
+    known = sorted((-count, word) for word, count in counts.items() if count >= min_word_count)
+    if not known:
+        raise ValueError(
+            f"embed_items: none of {len(counts)} words occurs in {min_word_count} items or more; "
+            "check text_columns or lower min_word_count"
+        )
+    lengths = np.array([len(item) for item in words])
+    length = int(np.quantile(lengths, covered_items, method="inverted_cdf"))
+    return Vocabulary(tuple(word for _, word in known), max(length, 1), tuple(text_columns))
+
+
+def word_ids(catalog: pa.Table, vocabulary: Vocabulary) -> NDArray[np.int64]:
+    """Word ids (I, L) of the catalog's items, padded with ``PAD``; an item without a known word is one ``UNKNOWN``."""
+    words = item_words(catalog, vocabulary.text_columns)
+    number = {word: n for n, word in enumerate(vocabulary.words, start=2)}
+    ids = np.full((len(words), vocabulary.n_words_per_item), PAD, dtype=np.int64)
+    for row, item in enumerate(words):
+        known = [number[word] for word in item[: vocabulary.n_words_per_item] if word in number]
+        known = known or [UNKNOWN]
+        ids[row, : len(known)] = known
+    return ids
+
+
+# ---- the encoder, eq. 1 ------------------------------------------------------------------------
+
+
+class ResidualBlock(nn.Module):
+    """x + W2 ReLU(W1 x), the block of which the projection holds two."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(I, H) -> (I, H)."""
+        return x + self.outer(functional.relu(self.inner(x)))
+
+
+class ItemEncoder(nn.Module):
+    """e_x = normalize(proj(mean of the item's word vectors)) (paper eq. 1)."""
+
+    def __init__(self, n_words: int, width: int) -> None:
+        super().__init__()
+        self.words = nn.EmbeddingBag(n_words, width, mode="mean", padding_idx=PAD)
+        self.proj = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "ItemEncoder":
+        """The encoder whose ``state_dict`` this is."""
+        encoder = cls(*tensors["words.weight"].shape)
+        encoder.load_state_dict(tensors)
+        return encoder.eval()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Unit vectors (I, H) of items with word ids (I, L)."""
+        return functional.normalize(self.proj(self.words(ids)), dim=1)
+
+
+# ---- positive pairs ----------------------------------------------------------------------------
+
+
+class PairSampler:
+    """Pairs of different items that one user took less than ``beta_days`` apart.
+
+    Pairs are never listed: a behavior is drawn, then a partner from the window around it, which two
+    binary searches find. ``user`` (B,) and ``time`` (B,) in microseconds must be sorted by user, then
+    time; ``item`` (B,) holds row numbers of items.
+    """
+
+    def __init__(
+        self,
+        user: NDArray[np.int64],
+        time: NDArray[np.int64],
+        item: NDArray[np.int64],
+        beta_days: float,
+    ) -> None:
+        self.item = item
+        self.beta = int(beta_days * DAY)
+        since = time - time.min() if len(time) else time
+        # One sorted axis for all users: users lie further apart on it than any window reaches.
+        self.axis = user * (int(since.max(initial=0)) + 2 * self.beta) + since
+        users, first = np.unique(user, return_index=True)
+        last = np.append(first[1:], len(user))
+        several = last - first > 1
+        self.first, self.last = first[several], last[several]
+        if not several.any():
+            raise ValueError(
+                f"embed_items: none of {len(users)} users has two behaviors, so there is no pair to "
+                "learn from; land more months"
+            )
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Up to ``n`` pairs of item rows, each of another user; users whose draw holds the same item
+        twice, or nobody within the window, sit this batch out.
+        """  # noqa: D205
+        users = rng.choice(len(self.first), size=min(n, len(self.first)), replace=False)
+        x = rng.integers(self.first[users], self.last[users])
+        low = np.searchsorted(self.axis, self.axis[x] - self.beta, side="right")
+        high = np.searchsorted(self.axis, self.axis[x] + self.beta, side="left")
+        y = rng.integers(low, high)
+        differ = self.item[x] != self.item[y]
+        return self.item[x[differ]], self.item[y[differ]]
+
+
+# ---- training and use --------------------------------------------------------------------------
+
+
+def train_item_encoder(
+    ids: NDArray[np.int64],
+    pairs: PairSampler,
+    *,
+    n_words: int,
+    width: int,
+    temperature: float,
+    batch_size: int,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+) -> tuple[ItemEncoder, list[float]]:
+    """The item encoder trained with NT-Xent on pairs (paper eq. 2-3), and its loss at each step.
+
+    ``ids`` (I, L) are the items' word ids. The same seed gives the same bytes on the same machine with
+    the same number of threads.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    encoder = ItemEncoder(n_words, width)
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
+    all_ids = torch.from_numpy(ids)
+    losses: list[float] = []
+    for _ in progress(range(steps), "embed_items: step"):
+        x, y = pairs.draw(batch_size, rng)
+        if len(x) < 2:
+            continue
+        both = encoder(all_ids[np.concatenate([x, y])])
+        loss = nt_xent(both[: len(x)], both[len(x) :], temperature)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    if not losses:
+        raise ValueError(
+            "embed_items: no batch held two pairs of different items within beta_days; "
+            "raise beta_days or land more users"
+        )
+    return encoder.eval(), losses
+
+
+def embed_catalog(
+    encoder: ItemEncoder, vocabulary: Vocabulary, catalog: pa.Table, chunk: int = 65_536
+) -> NDArray[np.float32]:
+    """Unit vectors (I, H) of the catalog's items, in its order, computed in chunks."""
+    ids = word_ids(catalog, vocabulary)
+    with torch.inference_mode():
+        parts = [
+            encoder(torch.from_numpy(ids[start : start + chunk])).numpy()
+            for start in range(0, max(len(ids), 1), chunk)
+        ]
+    return np.concatenate(parts)
