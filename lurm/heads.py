@@ -1,0 +1,240 @@
+"""Heads: one small MLP per task on frozen user vectors (paper 3.2), its training and its scores.
+
+Letters: U users, d width of a user vector, C classes, K folds x repeats.
+
+The same input and seed give the same bytes for a fixed number of threads; the stage takes one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from lurm.metrics import accuracy, auc, standard_error
+from lurm.storage import read_tensors, write_tensors
+
+
+class Training(TypedDict, total=False):
+    """How a head is trained; the names and defaults of :func:`train_head`."""
+
+    hidden: int
+    learning_rate: float
+    batch_size: int
+    max_epochs: int
+    patience: int
+    validation_share: float
+
+
+@dataclass(frozen=True)
+class Head:
+    """A trained head: the normalizer of its inputs and the MLP behind it."""
+
+    mean: torch.Tensor  # (d,)
+    rms: torch.Tensor  # ()
+    mlp: torch.nn.Sequential  # d -> hidden -> C logits
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Unscaled log probabilities, (U, C) float32. x: (U, d) float32."""
+        return self.mlp((x - self.mean) / self.rms)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What cross-validation found: one score per fold and repeat, and who was scored how."""
+
+    auc: list[float]  # K
+    accuracy: list[float]  # K
+    test_rows: list[np.ndarray]  # K times (n,) row numbers
+    probabilities: list[np.ndarray]  # K times (n, C) out-of-fold class probabilities
+
+    @property
+    def mean_auc(self) -> float:
+        """AUC, mean over folds and repeats."""
+        return float(np.mean(self.auc))
+
+    @property
+    def auc_se(self) -> float:
+        """Standard error of :attr:`mean_auc`."""
+        return standard_error(self.auc)
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Accuracy, mean over folds and repeats."""
+        return float(np.mean(self.accuracy))
+
+
+def normalizer(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of every input, (d,), and the root mean square of all centred inputs, ().
+
+    One scale for all inputs keeps their proportions, which a scale per input would undo.
+
+    Raises:
+        ValueError: ``x`` holds NaN or infinity, or all rows are equal.
+    """
+    mean = x.mean(dim=0)
+    rms = (x - mean).square().mean().sqrt()
+    if not torch.isfinite(rms):
+        raise ValueError("user vectors should be finite, found NaN or infinity")
+    if rms == 0:
+        raise ValueError("user vectors of all users in the task are equal; nothing to learn from")
+    return mean, rms
+
+
+def deal(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Row numbers in random order within their class, classes one after the other, (U,).
+
+    Taking every k-th of them is a stratified sample: class shares differ by one user at most.
+    """
+    order = rng.permutation(len(y))
+    return order[np.argsort(y[order], kind="stable")]
+
+
+def stratified_folds(y: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Fold 0..folds-1 of every user, (U,) int64; sizes overall and per class differ by one at most."""
+    fold = np.empty(len(y), dtype=np.int64)
+    fold[deal(y, rng)] = np.arange(len(y)) % folds
+    return fold
+
+
+def train_head(
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    *,
+    hidden: int = 64,
+    learning_rate: float = 1e-3,
+    batch_size: int = 128,
+    max_epochs: int = 40,
+    patience: int = 6,
+    validation_share: float = 0.1,
+    seed: int = 0,
+) -> Head:
+    """A head trained by cross-entropy and Adam, as it was in its best epoch.
+
+    A stratified share of the users is held back; training ends when their loss has not improved for
+    ``patience`` epochs. The normalizer is fitted on all rows of ``x``.
+    x: (U, d) float32; y: (U,) class index.
+
+    Raises:
+        ValueError: the vectors are not finite or all equal.
+    """
+    rng = np.random.default_rng(seed)
+    order = deal(y, rng)
+    steps = np.floor(np.arange(len(y) + 1) * validation_share)
+    held_back = np.diff(steps) > 0
+    inputs = torch.from_numpy(np.asarray(x, dtype=np.float32))
+    classes = torch.from_numpy(np.asarray(y, dtype=np.int64))
+    mean, rms = normalizer(inputs)
+    inputs = (inputs - mean) / rms
+    train, validation = torch.from_numpy(order[~held_back]), torch.from_numpy(order[held_back])
+    train_x, train_y = inputs[train], classes[train]
+    validation_x, validation_y = inputs[validation], classes[validation]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mlp = torch.nn.Sequential(
+            torch.nn.Linear(inputs.shape[1], hidden),
+            torch.nn.ReLU(),
+            torch.nn.Linear(hidden, n_classes),
+        )
+    optimizer = torch.optim.Adam(mlp.parameters(), lr=learning_rate, fused=True)
+    best_loss, best_epoch, best = float("inf"), -1, _copy(mlp)
+    for epoch in range(max_epochs):
+        for batch in torch.from_numpy(rng.permutation(len(train))).split(batch_size):
+            optimizer.zero_grad()
+            functional.cross_entropy(mlp(train_x[batch]), train_y[batch]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            loss = functional.cross_entropy(mlp(validation_x), validation_y).item()
+        if loss < best_loss:
+            best_loss, best_epoch, best = loss, epoch, _copy(mlp)
+        elif epoch - best_epoch >= patience:
+            break
+    mlp.load_state_dict(best)
+    return Head(mean, rms, mlp.requires_grad_(False))
+
+
+def _copy(mlp: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
+
+
+def predict(head: Head, x: np.ndarray) -> np.ndarray:
+    """Class probabilities, (U, C) float32. x: (U, d), vectors of the encoder the head was trained on.
+
+    Raises:
+        ValueError: the vectors have another width than those of the training.
+    """
+    if x.shape[1] != len(head.mean):
+        raise ValueError(
+            f"the head takes vectors of width {len(head.mean)}, got {x.shape[1]}; "
+            "apply it to vectors of the model it was trained on"
+        )
+    with torch.no_grad():
+        logits = head.logits(torch.from_numpy(np.asarray(x, dtype=np.float32)))
+        return logits.softmax(dim=1).numpy()
+
+
+def splits(
+    y: np.ndarray, folds: int, repeats: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers of the training and of the test part, for every repeat and fold."""
+    for repeat in range(repeats):
+        fold = stratified_folds(y, folds, np.random.default_rng([seed, repeat]))
+        for k in range(folds):
+            yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+
+
+def cross_validate(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    folds: int = 5,
+    repeats: int = 2,
+    seed: int = 0,
+    **training: Unpack[Training],
+) -> Scores:
+    """Scores by stratified cross-validation; normalizer and head see the training part only.
+
+    x: (U, d) float32; y: (U,) class index 0..C-1, every class at least ``folds`` times.
+
+    Raises:
+        ValueError: a class has fewer users than there are folds, or the vectors are not usable.
+    """
+    counts = np.bincount(y)
+    if len(counts) < 2 or counts.min() < folds:
+        raise ValueError(
+            f"{folds} folds need at least two classes with {folds} users each, "
+            f"got classes of {', '.join(map(str, counts))} users"
+        )
+    scores = Scores([], [], [], [])
+    for train, test in splits(y, folds, repeats, seed):
+        head = train_head(x[train], y[train], len(counts), seed=seed + len(scores.auc), **training)
+        probabilities = predict(head, x[test])
+        scores.auc.append(auc(y[test], probabilities))
+        scores.accuracy.append(accuracy(y[test], probabilities))
+        scores.test_rows.append(test)
+        scores.probabilities.append(probabilities)
+    return scores
+
+
+def save_head(head: Head, path: Path | str, settings: Mapping[str, Any]) -> None:
+    """Write the head as safetensors, with ``settings`` (task, classes, model version) in the header."""
+    write_tensors({"mean": head.mean, "rms": head.rms, **head.mlp.state_dict()}, path, settings)
+
+
+def load_head(path: Path | str) -> tuple[Head, dict[str, Any]]:
+    """The head that :func:`save_head` wrote, and its settings."""
+    tensors, settings = read_tensors(path)
+    mean, rms = tensors.pop("mean"), tensors.pop("rms")
+    hidden, width = tensors["0.weight"].shape
+    mlp = torch.nn.Sequential(
+        torch.nn.Linear(width, hidden),
+        torch.nn.ReLU(),
+        torch.nn.Linear(hidden, len(tensors["2.weight"])),
+    )
+    mlp.load_state_dict(tensors)
+    return Head(mean, rms, mlp.requires_grad_(False)), settings

@@ -1,0 +1,81 @@
+"""Scores of a head: AUC, accuracy, their standard error, and mean ROC curves.
+
+Plain numpy, since the import of a larger library takes longer than a whole task.
+
+Letters: n users scored, C classes, G points of the common grid.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def binary_auc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Chance that a positive user scores above a negative one; ties count one half.
+
+    The Mann-Whitney statistic on average ranks. positive: (n,) bool; score: (n,) float.
+
+    >>> binary_auc(np.array([True, False, True]), np.array([0.9, 0.5, 0.5]))
+    0.75
+
+    Raises:
+        ValueError: positives or negatives are absent.
+    """
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if n_positive == 0 or n_negative == 0:
+        raise ValueError(
+            f"AUC needs both classes, got {n_positive} positive, {n_negative} negative"
+        )
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    wins = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(wins / (n_positive * n_negative))
+
+
+def auc(y: np.ndarray, probabilities: np.ndarray) -> float:
+    """AUC of the second class when there are two, else the unweighted mean of one-vs-rest AUCs.
+
+    Classes of which ``y`` holds no user are left out of the mean. y: (n,) class index;
+    probabilities: (n, C).
+
+    Raises:
+        ValueError: ``y`` holds a single class.
+    """
+    if probabilities.shape[1] == 2:
+        return binary_auc(y == 1, probabilities[:, 1])
+    return float(np.mean([binary_auc(y == c, probabilities[:, c]) for c in np.unique(y)]))
+
+
+def accuracy(y: np.ndarray, probabilities: np.ndarray) -> float:
+    """Share of users whose most probable class is their own. y: (n,); probabilities: (n, C)."""
+    return float(np.mean(probabilities.argmax(axis=1) == y))
+
+
+def standard_error(scores: Sequence[float]) -> float:
+    """Standard error of the mean of the scores, taken as independent; 0 for a single score.
+
+    Departure: folds share training users, so this is a lower bound (Bengio and Grandvalet, "No
+    unbiased estimator of the variance of K-fold cross-validation", JMLR 5, 2004).
+    """
+    return float(np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
+
+
+def roc_curve(positive: np.ndarray, score: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """True positive rate at each false positive rate of the grid, (G,) float64.
+
+    Users of equal score enter together, so that ties are crossed on the diagonal.
+    positive: (n,) bool; score: (n,) float; grid: (G,) in [0, 1], ascending.
+
+    Raises:
+        ValueError: positives or negatives are absent.
+    """
+    if positive.all() or not positive.any():
+        raise ValueError("a ROC curve needs both classes")
+    order = np.argsort(-score, kind="stable")
+    last_of_tie = np.append(np.diff(score[order]) != 0, True)
+    tpr = np.append(0.0, np.cumsum(positive[order])[last_of_tie] / positive.sum())
+    fpr = np.append(0.0, np.cumsum(~positive[order])[last_of_tie] / (~positive).sum())
+    curve = np.interp(grid, fpr, tpr)
+    curve[0] = 0.0
+    return curve
