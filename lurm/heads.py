@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.nn import functional
 
-from lurm.metrics import accuracy, auc, standard_error
+from lurm.metrics import accuracy, auc, roc_curve, standard_error
 from lurm.storage import read_tensors, write_tensors
 
 
@@ -67,6 +68,35 @@ class Scores:
         return float(np.mean(self.accuracy))
 
 
+def vector_matrix(vectors: pa.Table) -> np.ndarray:
+    """The user vectors as one matrix, (U, d) float32. vectors: `tables.user_vectors_schema`.
+
+    Raises:
+        ValueError: the table is no table of user vectors, is empty, or holds vectors of several
+            models, which do not share a space.
+    """
+    kind = vectors.schema.field("vector").type if "vector" in vectors.column_names else None
+    if (
+        kind is None
+        or not pa.types.is_fixed_size_list(kind)
+        or "model_version" not in vectors.column_names
+    ):
+        raise ValueError(
+            "user vectors: expected columns vector (list of fixed size) and model_version, "
+            f"found {', '.join(f'{field.name} {field.type}' for field in vectors.schema)}"
+        )
+    versions = vectors["model_version"].unique().to_pylist()
+    if len(versions) != 1:
+        raise ValueError(
+            f"user vectors: expected rows of one model, found {len(versions)} "
+            f"({', '.join(map(str, versions))}); encode all users with the same model"
+        )
+    values = vectors["vector"].combine_chunks().flatten().to_numpy().astype(np.float32, copy=False)
+    if len(values) != len(vectors) * kind.list_size:
+        raise ValueError("user vectors: some users have no vector; leave them out of the table")
+    return values.reshape(-1, kind.list_size)
+
+
 def normalizer(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of every input, (d,), and the root mean square of all centred inputs, ().
 
@@ -94,7 +124,7 @@ def deal(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def stratified_folds(y: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Fold 0..folds-1 of every user, (U,) int64; sizes overall and per class differ by one at most."""
+    """Fold of every user, (U,) int64; fold sizes, overall and per class, differ by one at most."""
     fold = np.empty(len(y), dtype=np.int64)
     fold[deal(y, rng)] = np.arange(len(y)) % folds
     return fold
@@ -124,8 +154,7 @@ def train_head(
     """
     rng = np.random.default_rng(seed)
     order = deal(y, rng)
-    steps = np.floor(np.arange(len(y) + 1) * validation_share)
-    held_back = np.diff(steps) > 0
+    held_back = np.diff(np.ceil(np.arange(len(y) + 1) * validation_share)) > 0
     inputs = torch.from_numpy(np.asarray(x, dtype=np.float32))
     classes = torch.from_numpy(np.asarray(y, dtype=np.int64))
     mean, rms = normalizer(inputs)
@@ -136,17 +165,14 @@ def train_head(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        mlp = torch.nn.Sequential(
-            torch.nn.Linear(inputs.shape[1], hidden),
-            torch.nn.ReLU(),
-            torch.nn.Linear(hidden, n_classes),
-        )
+        mlp = _mlp(inputs.shape[1], hidden, n_classes)
     optimizer = torch.optim.Adam(mlp.parameters(), lr=learning_rate, fused=True)
     best_loss, best_epoch, best = float("inf"), -1, _copy(mlp)
     for epoch in range(max_epochs):
         for batch in torch.from_numpy(rng.permutation(len(train))).split(batch_size):
             optimizer.zero_grad()
-            functional.cross_entropy(mlp(train_x[batch]), train_y[batch]).backward()
+            logits = mlp(train_x.index_select(0, batch))  # copies whole rows
+            functional.cross_entropy(logits, train_y.index_select(0, batch)).backward()
             optimizer.step()
         with torch.no_grad():
             loss = functional.cross_entropy(mlp(validation_x), validation_y).item()
@@ -158,12 +184,18 @@ def train_head(
     return Head(mean, rms, mlp.requires_grad_(False))
 
 
+def _mlp(width: int, hidden: int, n_classes: int) -> torch.nn.Sequential:
+    return torch.nn.Sequential(
+        torch.nn.Linear(width, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, n_classes)
+    )
+
+
 def _copy(mlp: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in mlp.state_dict().items()}
 
 
 def predict(head: Head, x: np.ndarray) -> np.ndarray:
-    """Class probabilities, (U, C) float32. x: (U, d), vectors of the encoder the head was trained on.
+    """Class probabilities, (U, C) float32. x: (U, d), vectors of the model the head was trained on.
 
     Raises:
         ValueError: the vectors have another width than those of the training.
@@ -221,8 +253,23 @@ def cross_validate(
     return scores
 
 
+def roc_curves(
+    y: np.ndarray, scores: Scores, classes: Sequence[str], grid: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Mean out-of-fold true positive rate of every class against the rest, (G,) per class.
+
+    With two classes only the second has a curve. grid: (G,) false positive rates from 0 to 1.
+    """
+    parts = list(zip(scores.test_rows, scores.probabilities, strict=True))
+    return {
+        name: np.mean([roc_curve(y[test] == c, p[:, c], grid) for test, p in parts], axis=0)
+        for c, name in enumerate(classes)
+        if len(classes) > 2 or c == 1
+    }
+
+
 def save_head(head: Head, path: Path | str, settings: Mapping[str, Any]) -> None:
-    """Write the head as safetensors, with ``settings`` (task, classes, model version) in the header."""
+    """Write the head as safetensors, ``settings`` (task, classes, model version) in its header."""
     write_tensors({"mean": head.mean, "rms": head.rms, **head.mlp.state_dict()}, path, settings)
 
 
@@ -231,10 +278,6 @@ def load_head(path: Path | str) -> tuple[Head, dict[str, Any]]:
     tensors, settings = read_tensors(path)
     mean, rms = tensors.pop("mean"), tensors.pop("rms")
     hidden, width = tensors["0.weight"].shape
-    mlp = torch.nn.Sequential(
-        torch.nn.Linear(width, hidden),
-        torch.nn.ReLU(),
-        torch.nn.Linear(hidden, len(tensors["2.weight"])),
-    )
+    mlp = _mlp(width, hidden, len(tensors["2.weight"]))
     mlp.load_state_dict(tensors)
     return Head(mean, rms, mlp.requires_grad_(False)), settings

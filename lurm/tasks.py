@@ -85,29 +85,24 @@ def _check_category(catalog: pa.Table, column: str, value: str) -> None:
 
 
 def category_labels(
-    user_ids: pa.ChunkedArray | pa.Array, labels: pa.Table, column: str, value: str, folds: int
+    user_ids: pa.ChunkedArray, labels: pa.Table, column: str, value: str, folds: int
 ) -> TaskLabels:
     """Class "yes" for every user with a label of that category, "no" for all others.
 
-    user_ids: (U,) ids of the user vectors; labels: label months together (`tables.LABELS`).
+    user_ids: (U,) ids of the user vectors; labels: all label months together (`tables.LABELS`).
 
     Raises:
         ValueError: ids are of another type or repeated, or a class has fewer users than ``folds``.
     """
-    _check_ids(user_ids, labels, "labels")
+    rows = _by_id(user_ids)
     of_task = labels.filter((pc.field("column") == column) & (pc.field("value") == value))
-    yes = pc.is_in(user_ids, value_set=pc.unique(of_task["user_id"])).to_numpy(zero_copy_only=False)
-    order = pc.sort_indices(user_ids).to_numpy().astype(np.int64)
-    task = TaskLabels(order, yes[order].astype(np.int64), ("no", "yes"))
-    return _check_classes(task, folds, f"{column} {value!r}")
+    yes = pc.is_in(user_ids.take(rows), value_set=_ids_like(user_ids, of_task, "labels"))
+    y = yes.to_numpy().astype(np.int64)
+    return _check_classes(TaskLabels(rows, y, ("no", "yes")), folds, f"{column} {value!r}")
 
 
 def attribute_labels(
-    user_ids: pa.ChunkedArray | pa.Array,
-    users: pa.Table,
-    column: str,
-    min_class_size: int,
-    folds: int,
+    user_ids: pa.ChunkedArray, users: pa.Table, column: str, min_class_size: int, folds: int
 ) -> TaskLabels:
     """The attribute's values as classes in the order of their text; users without one are left out.
 
@@ -118,31 +113,32 @@ def attribute_labels(
         ValueError: the attribute is unknown, ids are of another type or repeated, only one class is
             there, or a class has fewer users than ``folds``.
     """
-    if column not in users.column_names or column == "user_id":
-        attributes = [name for name in users.column_names if name != "user_id"]
+    if column not in users.column_names:
         raise ValueError(
-            f"tasks: the users file has no attribute {column!r}; it has {', '.join(attributes)}"
+            f"tasks: the users file has no attribute {column!r}; it has "
+            f"{', '.join(name for name in users.column_names if name != 'user_id')}"
         )
-    _check_ids(user_ids, users, "users file")
-    known = users.select(["user_id", column]).filter(pc.field(column).is_valid())
-    if pc.count_distinct(known["user_id"]).as_py() != len(known):
-        raise ValueError(f"users file: a user has more than one row with {column!r}; keep one")
-    found = pc.index_in(user_ids, value_set=known["user_id"].combine_chunks())
-    order = pc.sort_indices(user_ids).to_numpy().astype(np.int64)
-    order = order[pc.is_valid(found).to_numpy(zero_copy_only=False)[order]]
-    text = known[column].cast(pa.string()).take(found.take(pa.array(order)))
-    values = np.array(text.to_pylist(), dtype=object)
-    names, sizes = np.unique(values.astype(str), return_counts=True)
-    small = names[sizes < min_class_size]
-    merged = " | ".join(small)
-    name_of = {name: merged if name in small else name for name in names.tolist()}
-    classes = tuple(dict.fromkeys(name_of.values()))
-    y = np.array([classes.index(name_of[value]) for value in values], dtype=np.int64)
-    return _check_classes(TaskLabels(order, y, classes), folds, column)
+    known = users.select(["user_id", column]).drop_null()
+    ids = _ids_like(user_ids, known, "users file")
+    if len(pc.unique(ids)) < len(ids):
+        raise ValueError(f"users file: some users have several rows with {column!r}; keep one each")
+    rows = _by_id(user_ids)
+    found = pc.index_in(user_ids.take(rows), value_set=ids)
+    rows = rows[found.is_valid().to_numpy()]
+    values = known[column].take(found.drop_null()).cast(pa.string()).to_numpy().astype(str)
+    names, index, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    merged = " | ".join(names[sizes < min_class_size])
+    renamed = [
+        merged if few else str(name)
+        for name, few in zip(names, sizes < min_class_size, strict=True)
+    ]
+    classes = tuple(dict.fromkeys(renamed))
+    y = np.array([classes.index(name) for name in renamed], dtype=np.int64)[index]
+    return _check_classes(TaskLabels(rows, y, classes), folds, column)
 
 
 def task_labels(
-    user_ids: pa.ChunkedArray | pa.Array,
+    user_ids: pa.ChunkedArray,
     source: pa.Table,
     column: str,
     value: str | None,
@@ -156,22 +152,26 @@ def task_labels(
     return category_labels(user_ids, source, column, value, folds)
 
 
-def _check_ids(user_ids: pa.ChunkedArray | pa.Array, table: pa.Table, where: str) -> None:
-    if pc.count_distinct(user_ids).as_py() != len(user_ids):
-        raise ValueError("user vectors: a user appears more than once; expected one row per user")
-    kind = table.schema.field("user_id").type
-    if kind != user_ids.type:
-        raise ValueError(
-            f"{where}: user_id should be {user_ids.type}, as in the vectors, is {kind}"
-        )
+def _by_id(user_ids: pa.ChunkedArray) -> np.ndarray:
+    if len(pc.unique(user_ids)) < len(user_ids):
+        raise ValueError("user vectors: some users have several rows; expected one row each")
+    return pc.sort_indices(user_ids).to_numpy().astype(np.int64)
+
+
+def _ids_like(user_ids: pa.ChunkedArray, table: pa.Table, where: str) -> pa.Array:
+    """The table's user ids as the type that the vectors use."""
+    ids, kind = table["user_id"].combine_chunks(), user_ids.type
+    if pa.types.is_integer(ids.type) != pa.types.is_integer(kind):
+        raise ValueError(f"{where}: user_id should be {kind} as in the user vectors, is {ids.type}")
+    return ids.cast(kind)
 
 
 def _check_classes(task: TaskLabels, folds: int, what: str) -> TaskLabels:
     sizes = np.bincount(task.y, minlength=len(task.classes))
-    if len(task.classes) < 2 or (sizes > 0).sum() < 2:
+    if (sizes > 0).sum() < 2:
         raise ValueError(
-            f"tasks: {what} has a single class among {len(task.y):,} users, expected at least two; "
-            "check the task's column and value, or take it out of params.yaml"
+            f"tasks: {what} has a single class among {len(task.y):,} users, expected two or more; "
+            "check the column and the value of the task, or take it out of params.yaml"
         )
     if sizes.min() < folds:
         raise ValueError(
