@@ -5,40 +5,30 @@
     items/<month>.parquet       optional: items new or changed in that month
     users.parquet               optional: user_id and attributes
 
-Files are gathered in a folder beside the landing place and published from there one by one, each
-whole, once all of them are known to be good; a file whose bytes are already there is left alone.
+Files are gathered in a folder beside the landing place and published from there, each whole, once
+all of them are known to be good. A file whose bytes are already there is not touched.
 """
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
-import duckdb
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from botocore.exceptions import BotoCoreError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
 
-from lurm.console import progress
-from lurm.months import month_bounds, month_name, month_number
+from lurm.months import month_name, month_number
 from lurm.params import START
 from lurm.storage import file_hash, replacing
-from lurm.tables import ID, LANDED_ITEMS, LANDED_USERS, TIMESTAMP, check_columns
+from lurm.tables import ID, LANDED_ITEMS, LANDED_USERS, check_columns
 
 log = logging.getLogger(__name__)
-
-# Rows held in memory while a file is written.
-ROWS_PER_GROUP = 1 << 20
-
-
-# ---- publishing --------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -53,215 +43,185 @@ def staging(landing: Path | str) -> Iterator[Path]:
 def publish(staged: Path, landing: Path | str) -> dict[str, str]:
     """Move every parquet file under ``staged`` to the same place under ``landing``.
 
-    Returns what happened to each, by its path: "new", "replaced" or "unchanged" (not touched).
+    Returns what became of each, by its path: "new", "replaced" or "unchanged" (not touched).
     Behaviors go last, so that a month that is there has its items there.
     """
-    files = sorted(path.relative_to(staged) for path in staged.rglob("*.parquet"))
+    files = [path.relative_to(staged) for path in staged.rglob("*.parquet")]
     done = {}
-    for file in sorted(files, key=lambda path: path.parts[0] == "behaviors"):
+    for file in sorted(files, key=lambda path: (path.parts[0] == "behaviors", path)):
         target = Path(landing) / file
-        if not target.exists():
-            state = "new"
-        elif file_hash(target) == file_hash(staged / file):
-            state = "unchanged"
-        else:
-            state = "replaced"
-        if state != "unchanged":
-            with replacing(target) as temporary:
-                (staged / file).replace(temporary)
-        done[file.as_posix()] = state
+        if target.exists() and file_hash(target) == file_hash(staged / file):
+            done[file.as_posix()] = "unchanged"
+            continue
+        done[file.as_posix()] = "replaced" if target.exists() else "new"
+        with replacing(target) as temporary:
+            (staged / file).replace(temporary)
     return done
 
 
-# ---- public data sets as deliveries -------------------------------------------------------------
+def land_month(
+    month: str, source: str, landing: Path | str, params: Path | str = "params.yaml"
+) -> dict[str, str]:
+    """Bring one month from the landing place ``source`` into ``landing`` and list it in ``params``.
 
-
-@dataclass(frozen=True)
-class Landed:
-    """What an example put into the landing place, and what a reader of its figures should know."""
-
-    behaviors: dict[str, int]  # rows per month
-    left_out: int  # rows outside the months asked for
-    alike: int  # rows equal to another one in user, item and time
-    users: int  # users with behaviors
-    items: int  # catalog records
-    shared_text: int  # items whose text another item has too
-    without_text: int  # items whose text columns are all empty
-    unknown_items: int  # item ids among the behaviors that have no record
-    unknown_rows: int  # and the rows they have
-    files: dict[str, str]  # "new", "replaced" or "unchanged", by path
-
-    def lines(self) -> list[str]:
-        """The figures as sentences, one a line."""
-        rows = sum(self.behaviors.values())
-        changed = sum(state != "unchanged" for state in self.files.values())
-        return [
-            *(f"{month}: {n:,} behaviors" for month, n in self.behaviors.items()),
-            f"behaviors: {rows:,} of {self.users:,} users; {self.left_out:,} left out by the months "
-            f"asked for; {self.alike:,} equal to another row in user, item and time",
-            f"items: {self.items:,} records; {self.shared_text:,} share their text with another, "
-            f"{self.without_text:,} have none",
-            f"items without a record: {self.unknown_items:,} ids, {self.unknown_rows:,} behaviors",
-            f"files: {changed} written, {len(self.files) - changed} unchanged",
-        ]
-
-
-def land_tables(
-    connection: duckdb.DuckDBPyConnection,
-    landing: Path | str,
-    timezone: str,
-    since: str | None = None,
-    through: str | None = None,
-) -> Landed:
-    """Write the tables of ``connection`` as monthly deliveries; returns the counts.
-
-    ``behaviors`` (user_id, item_id, timestamp: naive, UTC), ``items`` (item_id and text columns, one
-    row per item) and, if there, ``users``. Public data sets date no catalog, so an item enters it
-    in the month of its first behavior, and an item without behaviors is there from the opening:
-    no delivery tells anything of a later month. The same tables give the same bytes. Memory is what
-    the connection allows itself, plus a row group.
+    Its behaviors, and its items if there are any, come with the opening catalog and the users where
+    those are missing here or have changed. Nothing is touched before all files were fetched and
+    their columns looked at. Returns what became of each file; see :func:`publish`.
 
     Args:
-        connection: holds the tables or views named above.
-        landing: folder to write to.
-        timezone: IANA name of the calendar whose months the data set follows.
-        since: first month to land; the catalog of all earlier ones opens it.
-        through: last month to land.
+        month: to bring in: the one after the last known month, or a known one, delivered again.
+        source: folder or ``s3://`` address; credentials and endpoint come from the environment.
+        landing: the workspace's own landing place.
+        params: file whose ``months`` lists the month; its comments and layout stay.
 
     Raises:
-        ValueError: there are no behaviors, or none in the months asked for.
+        ValueError: the month leaves a gap, or a file is truncated or has wrong columns.
+        FileNotFoundError: the behaviors, or the opening catalog, are in neither place.
+        OSError: the source cannot be reached.
     """
-    sql = connection.sql
-    connection.execute(
-        "CREATE TEMP TABLE in_order AS SELECT user_id, item_id, timestamp FROM behaviors "
-        "ORDER BY timestamp, user_id, item_id"
-    )
-    first, last = _one(sql("SELECT min(timestamp), max(timestamp) FROM in_order"))
-    if first is None:
-        raise ValueError("expected behaviors, found none; is the input the right file?")
-    months = _months(_month_of(first, timezone), _month_of(last, timezone), since, through)
-    opening = month_bounds(months[0], timezone)[0].replace(tzinfo=None)
-    closing = month_bounds(months[-1], timezone)[1].replace(tzinfo=None)
-    connection.execute(
-        "CREATE TEMP TABLE catalog AS SELECT items.*, first_seen FROM items LEFT JOIN "
-        "(SELECT item_id, min(timestamp) AS first_seen FROM in_order GROUP BY item_id) "
-        "USING (item_id) ORDER BY first_seen, item_id"
-    )
-    text = [name for name in sql("FROM items").columns if name != "item_id"]
+    check_next(month, list(_load_months(params)[1]))
+    behaviors, new_items = f"behaviors/{month}.parquet", f"items/{month}.parquet"
     with staging(landing) as folder:
-        rows = {}
-        for month in progress(months, "months"):
-            start, end = (instant.replace(tzinfo=None) for instant in month_bounds(month, timezone))
-            behaviors = sql(
-                "FROM in_order WHERE timestamp >= $start AND timestamp < $end "
-                "ORDER BY timestamp, user_id, item_id",
-                params={"start": start, "end": end},
+        fetched = fetch(source, folder, [behaviors, new_items, "items.parquet", "users.parquet"])
+        if behaviors not in fetched:
+            raise FileNotFoundError(
+                f"{source}: expected {behaviors}, found none; deliver it, or check the address"
             )
-            rows[month] = _write(behaviors, folder / "behaviors" / f"{month}.parquet")
-            if month == months[0]:
-                _write(
-                    sql(
-                        "SELECT * EXCLUDE first_seen FROM catalog "
-                        "WHERE first_seen IS NULL OR first_seen < $end ORDER BY item_id",
-                        params={"end": end},
-                    ),
-                    folder / "items.parquet",
+        if "items.parquet" not in fetched and not (Path(landing) / "items.parquet").exists():
+            raise FileNotFoundError(
+                f"{source}: expected items.parquet, the catalog at the opening of the first month, "
+                f"found it neither there nor in {landing}; deliver it"
+            )
+        for name in fetched:
+            check_delivery(folder / name, name)
+        done = publish(folder, landing)
+    for name, state in done.items():
+        log.info("%s: %s", name, state)
+    here = [name for name in (new_items, "items.parquet") if (Path(landing) / name).exists()]
+    register_month(params, month, (Path(landing) / here[0]).as_posix())
+    return done
+
+
+def fetch(source: str, folder: Path, names: list[str]) -> list[str]:
+    """Copy those of ``names`` that ``source`` has into ``folder``; returns which.
+
+    Raises:
+        OSError: the source cannot be reached, or a copy is shorter than what it was taken from.
+    """
+    if "://" in source and not source.startswith("s3://"):
+        raise ValueError(f"expected a folder or an s3:// address, got {source}")
+    try:
+        files, root = fsspec.core.url_to_fs(source)
+        files.invalidate_cache()
+        fetched = [name for name in names if files.exists(f"{root}/{name}")]
+        for name in fetched:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            files.get_file(f"{root}/{name}", str(folder / name))
+            expected, arrived = files.size(f"{root}/{name}"), (folder / name).stat().st_size
+            if arrived != expected:
+                raise OSError(
+                    f"{source}/{name}: expected {expected:,} bytes, got {arrived:,}; retry"
                 )
-                continue
-            new_items = folder / "items" / f"{month}.parquet"
-            n_items = _write(
-                sql(
-                    "SELECT * EXCLUDE first_seen FROM catalog "
-                    "WHERE first_seen >= $start AND first_seen < $end ORDER BY item_id",
-                    params={"start": start, "end": end},
-                ),
-                new_items,
-            )
-            if not n_items:
-                new_items.unlink()
-        if ("users",) in sql("SHOW TABLES").fetchall():
-            _write(sql("FROM users ORDER BY user_id"), folder / "users.parquet")
-
-        window = {"start": opening, "end": closing}
-        inside = "in_order WHERE timestamp >= $start AND timestamp < $end"
-        n_rows, n_users, n_distinct = _one(
-            sql(
-                "SELECT count(*), count(DISTINCT user_id), "
-                f"count(DISTINCT (user_id, item_id, timestamp)) FROM {inside}",
-                params=window,
-            )
-        )
-        known = "catalog WHERE first_seen IS NULL OR first_seen < $end"
-        texts = ", ".join(f'"{name}"' for name in text)
-        n_items, n_without, n_shared = _one(
-            sql(
-                "SELECT coalesce(sum(n), 0), coalesce(sum(n) FILTER (empty), 0), "
-                "coalesce(sum(n) FILTER (n > 1), 0) FROM (SELECT count(*) AS n, "
-                f"concat({texts}) = '' AS empty FROM {known} GROUP BY {texts})",
-                params={"end": closing},
-            )
-        )
-        n_unknown, n_unknown_rows = _one(
-            sql(
-                f"SELECT count(DISTINCT item_id), count(*) FROM (FROM {inside}) "
-                "ANTI JOIN items USING (item_id)",
-                params=window,
-            )
-        )
-        files = publish(folder, landing)
-    everything = _one(sql("SELECT count(*) FROM in_order"))[0]
-    return Landed(
-        behaviors=rows,
-        left_out=everything - n_rows,
-        alike=n_rows - n_distinct,
-        users=n_users,
-        items=int(n_items),
-        shared_text=int(n_shared),
-        without_text=int(n_without),
-        unknown_items=n_unknown,
-        unknown_rows=n_unknown_rows,
-        files=files,
-    )
+    except BotoCoreError as error:
+        raise OSError(
+            f"{source}: cannot be reached: {error}; check the address, AWS_ENDPOINT_URL and the "
+            "credentials in the environment"
+        ) from error
+    return fetched
 
 
-def _one(relation: duckdb.DuckDBPyRelation) -> tuple:
-    """The only row of ``relation``."""
-    (row,) = relation.fetchall()
-    return row
+def check_delivery(path: Path, name: str) -> None:
+    """Return if the parquet file ``path``, delivered as ``name``, is whole and has its columns.
 
+    A quick look at the schema; what the rows hold is for validate_logs to judge.
 
-def _month_of(instant: datetime, timezone: str) -> str:
-    """The month of a naive UTC instant in the calendar of ``timezone``."""
-    return f"{instant.replace(tzinfo=UTC).astimezone(ZoneInfo(timezone)):%Y-%m}"
-
-
-def _months(first: str, last: str, since: str | None, through: str | None) -> list[str]:
-    """The months from ``first`` to ``last``, cut to those asked for."""
-    numbers = range(
-        max(month_number(first), month_number(since or first)),
-        min(month_number(last), month_number(through or last)) + 1,
-    )
-    if not numbers:
+    Raises:
+        ValueError: the file is truncated or no parquet, or a column is missing or of another type.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowInvalid as error:
         raise ValueError(
-            f"expected months within {first}..{last}, where the behaviors are, got "
-            f"{since or first}..{through or last}; change --since or --through"
+            f"{name}: expected a complete parquet file, got {error}; deliver it again"
+        ) from error
+    if not name.startswith("behaviors/"):
+        check_columns(schema, LANDED_USERS if name == "users.parquet" else LANDED_ITEMS, name)
+        return
+    # Any unit will do, and without a zone it is UTC: validate_logs brings them to one form.
+    check_columns(schema, {"user_id": ID, "item_id": ID}, name)
+    kind = schema.field("timestamp").type if "timestamp" in schema.names else "missing"
+    if kind == "missing" or not pa.types.is_timestamp(kind):
+        raise ValueError(
+            f"{name}: column 'timestamp' should be a timestamp, is {kind}; "
+            "See 'Your own logs' in README.md for the contract."
         )
-    return [month_name(number) for number in numbers]
 
 
-def _write(relation: duckdb.DuckDBPyRelation, path: Path) -> int:
-    """Stream ``relation`` into a parquet file, timestamps marked as UTC; returns its rows."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reader = relation.to_arrow_reader(ROWS_PER_GROUP)
-    schema = pa.schema(
-        [
-            field.with_type(TIMESTAMP) if pa.types.is_timestamp(field.type) else field
-            for field in reader.schema
-        ]
-    )
-    n_rows = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch.cast(schema), row_group_size=ROWS_PER_GROUP)
-            n_rows += batch.num_rows
-    return n_rows
+def check_next(month: str, known: list[str]) -> None:
+    """Return if ``month`` is one of the ``known`` months, which follow each other, or the next.
+
+    Raises:
+        ValueError: it is malformed, earlier than all, or months between are missing.
+    """
+    number = month_number(month)
+    if not known or month in known:
+        return
+    following = month_number(known[-1]) + 1
+    if number > following:
+        missing = [month_name(between) for between in range(following, number)]
+        raise ValueError(
+            f"expected {month_name(following)}, the month after the last that is in, got {month}; "
+            f"land {', '.join(missing)} first"
+        )
+    if number < following:
+        raise ValueError(
+            f"{month}: the months begin at {known[0]}, and an earlier one changes every user's "
+            "life; to include it, start a new set of months in params.yaml"
+        )
+
+
+def register_month(params: Path | str, month: str, items: str) -> None:
+    """List ``month``, with its catalog delivery ``items``, at the end of ``months`` in ``params``.
+
+    A month that is listed already stays as it is. Comments and layout of the file stay.
+
+    Raises:
+        ValueError: see :func:`check_next`.
+    """
+    document, months = _load_months(params)
+    known = list(months)
+    check_next(month, known)
+    if month in known:
+        if months[month]["items"] != items:
+            log.warning(
+                "%s: months.%s.items is %s and stays; to use %s, change it there",
+                params, month, months[month]["items"], items,
+            )  # fmt: skip
+        return
+    entry = CommentedMap(previous=known[-1] if known else START, items=items)
+    entry.fa.set_flow_style()
+    months[month] = entry
+    months.fa.set_block_style()
+    with replacing(params) as temporary:
+        _yaml().dump(document, temporary)
+    log.info("%s: month %s added; now run: dvc repro", params, month)
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = 1000  # never fold a line
+    yaml.preserve_quotes = True
+    return yaml
+
+
+def _load_months(params: Path | str) -> tuple[CommentedMap, CommentedMap]:
+    """The settings file as it stands, comments included, and its ``months``."""
+    try:
+        document = _yaml().load(Path(params))
+    except YAMLError as error:
+        raise ValueError(f"{params}: expected YAML, got {error}") from error
+    if not isinstance(document, CommentedMap) or not isinstance(
+        document.get("months"), CommentedMap
+    ):
+        raise ValueError(f"{params}: expected a mapping with a key 'months', found none")
+    return document, document["months"]

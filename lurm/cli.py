@@ -1,0 +1,141 @@
+"""The command ``lurm``: bringing data in. The stages themselves are run by DVC.
+
+A command is a function of its parsed arguments, announced to the parser by an ``_add_`` function.
+What it needs is imported when it runs, so that ``lurm --help`` answers at once.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from lurm.console import run_stage
+from lurm.months import month_number
+
+if TYPE_CHECKING:
+    from lurm.examples.monthly import Landed
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command named in ``argv``; errors end in one message and exit status 1."""
+    parser = argparse.ArgumentParser(
+        prog="lurm", description="General-purpose user vectors from behavior logs."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_land, _add_land_example):
+        add(commands)
+    args = parser.parse_args(argv)
+    for chatty in ("aiobotocore", "botocore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    run_stage(partial(args.run, args))
+
+
+# ---- land: one month of one's own ---------------------------------------------------------------
+
+
+def _add_land(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "land",
+        help="bring in one month of logs",
+        description="Bring in one month of logs and add it to params.yaml; then run `dvc repro`.",
+        epilog="docs/your-own-logs.md says what the files must hold.",
+    )
+    parser.add_argument("month", type=_month, metavar="MONTH", help="such as 2018-01")
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="PLACE",
+        help="folder or s3:// address where the deliveries lie",
+    )
+    _add_landing(parser)
+    parser.add_argument(
+        "--params", default="params.yaml", metavar="FILE", help="settings (default: %(default)s)"
+    )
+    parser.set_defaults(run=_land)
+
+
+def _land(args: argparse.Namespace) -> None:
+    from lurm.landing import land_month
+
+    land_month(args.month, args.source, args.landing, args.params)
+
+
+# ---- land-example: public data ------------------------------------------------------------------
+
+
+def _add_land_example(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "land-example",
+        help="turn a public data set into monthly deliveries",
+        description="Turn a public data set into monthly deliveries, as a customer's would arrive.",
+    )
+    examples = parser.add_subparsers(title="data sets", metavar="DATASET", required=True)
+    for name, run, text in (
+        ("complete-journey", _land_complete_journey, "a grocer's purchases of 2017 (installed)"),
+        ("ta-feng", _land_ta_feng, "a Taiwanese grocer's, 2000-11 to 2001-02 (installed)"),
+        ("amazon-2018", partial(_land_amazon, "2018"), "Amazon reviews, edition of 2018"),
+        ("amazon-2023", partial(_land_amazon, "2023"), "Amazon reviews, edition of 2023"),
+    ):
+        example = examples.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        _add_landing(example)
+        for option, which in (("--since", "first"), ("--through", "last")):
+            example.add_argument(
+                option, type=_month, metavar="MONTH", help=f"{which} month to land"
+            )
+        if name.startswith("amazon"):
+            for option in ("--reviews", "--meta"):
+                example.add_argument(
+                    option, nargs="+", required=True, metavar="FILE", help="JSON lines, .gz or not"
+                )
+        example.set_defaults(run=run)
+
+
+def _land_complete_journey(args: argparse.Namespace) -> None:
+    from lurm.examples import complete_journey
+
+    _tell(complete_journey.land(args.landing, args.since, args.through))
+
+
+def _land_ta_feng(args: argparse.Namespace) -> None:
+    from lurm.examples import ta_feng
+
+    _tell(ta_feng.land(args.landing, args.since, args.through))
+
+
+def _land_amazon(edition: Literal["2018", "2023"], args: argparse.Namespace) -> None:
+    from lurm.examples import amazon_reviews
+
+    _tell(
+        amazon_reviews.land(
+            edition, args.reviews, args.meta, args.landing, args.since, args.through
+        )
+    )
+
+
+def _tell(landed: "Landed") -> None:
+    for line in landed.lines():
+        log.info(line)
+
+
+# ---- arguments of several commands --------------------------------------------------------------
+
+
+def _month(text: str) -> str:
+    try:
+        month_number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _add_landing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--landing",
+        default="data/landing",
+        metavar="FOLDER",
+        help="the workspace's landing place (default: %(default)s)",
+    )
