@@ -32,6 +32,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Memory = Annotated[str, Field(pattern=r"^\d+(MB|GB)$")]
 START = "start"
 
 
@@ -48,12 +49,18 @@ class MonthEntry(Section):
     items: str
 
 
+class UpdateCatalog(Section):
+    memory_limit: Memory
+
+
 class ValidateLogs(Section):
     tolerance_hours: Annotated[float, Field(ge=0, le=24 * 7)]
     max_outside_month: Share
     max_unknown_items: Share
     max_bad_rows: Share
+    max_repeated_rows: Share
     heavy_user: Count
+    memory_limit: Memory
 
 
 class CompareMonths(Section):
@@ -105,7 +112,7 @@ class ClusterInterests(Section):
 
 class BuildBoi(Section):
     engine: Literal["duckdb"]
-    memory_limit: Annotated[str, Field(pattern=r"^\d+(MB|GB)$")]
+    memory_limit: Memory
 
 
 class PretrainSmen(Section):
@@ -158,6 +165,7 @@ class Task(Section):
 class Params(Section):
     calendar: Calendar
     months: dict[Month, MonthEntry] = Field(min_length=1)
+    update_catalog: UpdateCatalog
     validate_logs: ValidateLogs
     compare_months: CompareMonths
     training: Training

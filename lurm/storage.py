@@ -42,6 +42,20 @@ def write_parquet(table: pa.Table, path: Path | str) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
+def read_schema(path: Path | str) -> pa.Schema:
+    """The columns and types of the parquet file; raises as :func:`read_parquet` does."""
+    try:
+        return pq.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{path}: expected a complete parquet file, got {error}; deliver or rebuild it"
+        ) from error
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: expected a parquet file, found none; deliver it or run what writes it"
+        ) from None
+
+
 def read_parquet(path: Path | str, columns: list[str] | None = None) -> pa.Table:
     """The parquet file as an Arrow table.
 

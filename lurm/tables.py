@@ -73,3 +73,20 @@ def check_columns(schema: pa.Schema, expected: Mapping[str, object], where: str)
             f"{where}: {'; '.join(faults)}; found columns {', '.join(schema.names) or 'none'}. "
             "See 'Your own logs' in README.md for the contract."
         )
+
+
+def check_same_ids(schema: pa.Schema, reference: pa.Schema, column: str, where: str) -> None:
+    """Return if the identifiers in ``column`` are integers, or strings, in both schemas.
+
+    Raises:
+        ValueError: one has integers where the other has strings.
+    """
+    found, expected = (
+        "integers" if pa.types.is_integer(s.field(column).type) else "strings"
+        for s in (schema, reference)
+    )
+    if found != expected:
+        raise ValueError(
+            f"{where}: expected {column} to hold {expected} as the catalog does, found {found}; "
+            "deliver identifiers the same way everywhere"
+        )

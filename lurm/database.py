@@ -1,0 +1,101 @@
+"""DuckDB over parquet files: in little memory, spilling to disk, with errors in plain words."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lurm.tables import TIMESTAMP
+
+# Rows of a row group, which are held in memory while a file is written.
+ROWS_PER_GROUP = 1 << 20
+_TAKEN = ("row", "reason", "file_row_number")
+
+
+@contextmanager
+def database(memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in UTC that keeps to ``memory_limit`` and spills to a folder of its own.
+
+    Raises:
+        OSError: a file cannot be read or written, a full disk among the reasons.
+        ValueError: a file holds what its type cannot (damaged pages, numbers beyond 64 bits).
+    """
+    with (
+        tempfile.TemporaryDirectory() as spill,
+        duckdb.connect(
+            config={"memory_limit": memory_limit, "temp_directory": spill}
+        ) as connection,
+    ):
+        connection.execute("SET TimeZone = 'UTC'")
+        try:
+            yield connection
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise OSError(f"{error}") from error
+        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+            raise ValueError(f"{error}; deliver the file again") from error
+
+
+def check_names(schema: pa.Schema, where: str) -> None:
+    """Return if every column has a name of its own and none that the quarantine or DuckDB needs.
+
+    Raises:
+        ValueError: a name is taken, or there twice; DuckDB does not tell capitals apart.
+    """
+    folded = [column.lower() for column in schema.names]
+    taken = sorted({c for c in folded if c in _TAKEN or folded.count(c) > 1})
+    if taken:
+        raise ValueError(
+            f"{where}: expected every column to have a name of its own, found {', '.join(taken)} "
+            f"twice (capitals do not count) or among {', '.join(_TAKEN)}, needed here; rename it"
+        )
+
+
+def name(column: str) -> str:
+    """``column`` as an SQL identifier.
+
+    >>> name('a "b"')
+    '"a ""b""'
+    """
+    return '"' + column.replace('"', '""') + '"'
+
+
+def literal(text: Path | str) -> str:
+    """``text`` as an SQL string.
+
+    >>> literal("it's")
+    "'it''s'"
+    """
+    return "'" + str(text).replace("'", "''") + "'"
+
+
+def one(
+    connection: duckdb.DuckDBPyConnection, query: str, values: dict[str, object] | None = None
+) -> tuple[Any, ...]:
+    """The only row that ``query`` finds."""
+    (row,) = connection.execute(query, values).fetchall()
+    return tuple(row)
+
+
+def write_query(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
+    """Stream the rows of ``query`` into the parquet file ``path``; returns how many.
+
+    Arrow writes, since DuckDB marks a column as nullable or not by the data it happens to hold.
+    """
+    reader = connection.sql(query).to_arrow_reader(ROWS_PER_GROUP)
+    schema = pa.schema(
+        [
+            field.with_type(TIMESTAMP) if pa.types.is_timestamp(field.type) else field
+            for field in reader.schema
+        ]
+    )
+    rows = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch.cast(schema), row_group_size=ROWS_PER_GROUP)
+            rows += batch.num_rows
+    return rows

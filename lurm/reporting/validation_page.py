@@ -1,0 +1,64 @@
+"""The page about one month's delivery, for people who send or watch the data: one HTML file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lurm.behaviors import REASONS
+from lurm.validation import Verdict
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def validation_page(
+    *,
+    month: str,
+    delivery: str,
+    refusal: str | None = None,
+    timezone: str | None = None,
+    counts: Mapping[str, int] | None = None,
+    profile: Mapping[str, Any] | None = None,
+    verdicts: Sequence[Verdict] = (),
+    heavy_users: Sequence[tuple[int | str, int]] = (),
+    days: Sequence[tuple[str, int]] = (),
+    examples: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page as HTML that needs nothing from outside.
+
+    Args:
+        month: the month that the delivery is for.
+        delivery: where it lies.
+        refusal: why the month is refused, None if it is accepted.
+        timezone: the calendar's time zone.
+        counts: see :func:`lurm.behaviors.clean_month`; None if the file could not be read.
+        profile: see :func:`lurm.behaviors.profile_month`.
+        verdicts: see :func:`lurm.validation.judge`.
+        heavy_users: the heaviest users and their behaviors.
+        days: clean behaviors by day.
+        examples: some of the rows set aside, as delivered.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("validation.html").render(
+        month=month,
+        delivery=delivery,
+        refusal=refusal,
+        timezone=timezone,
+        counts=counts,
+        profile=profile,
+        verdicts=verdicts,
+        heavy_users=heavy_users,
+        days=days,
+        busiest=max((n for _, n in days), default=0),
+        reasons=REASONS,
+        examples={
+            reason: [row for row in examples if row["reason"] == reason] for reason in REASONS
+        },
+    )
