@@ -16,17 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
+from lurm.behaviors import check_delivery
 from lurm.months import month_name, month_number
 from lurm.params import START
-from lurm.storage import file_hash, replacing
-from lurm.tables import ID, LANDED_ITEMS, LANDED_USERS, check_columns
+from lurm.storage import file_hash, read_schema, replacing
+from lurm.tables import LANDED_ITEMS, LANDED_USERS, check_columns
 
 log = logging.getLogger(__name__)
 
@@ -82,18 +81,18 @@ def land_month(
     check_next(month, list(_load_months(params)[1]))
     behaviors, new_items = f"behaviors/{month}.parquet", f"items/{month}.parquet"
     with staging(landing) as folder:
-        fetched = fetch(source, folder, [behaviors, new_items, "items.parquet", "users.parquet"])
+        fetched = fetch(source, folder, ["items.parquet", new_items, "users.parquet", behaviors])
         if behaviors not in fetched:
             raise FileNotFoundError(
                 f"{source}: expected {behaviors}, found none; deliver it, or check the address"
             )
-        if "items.parquet" not in fetched and not (Path(landing) / "items.parquet").exists():
+        catalog = (folder if "items.parquet" in fetched else Path(landing)) / "items.parquet"
+        if not catalog.exists():
             raise FileNotFoundError(
                 f"{source}: expected items.parquet, the catalog at the opening of the first month, "
                 f"found it neither there nor in {landing}; deliver it"
             )
-        for name in fetched:
-            check_delivery(folder / name, name)
+        check_files(folder, fetched, catalog, source)
         done = publish(folder, landing)
     for name, state in done.items():
         log.info("%s: %s", name, state)
@@ -130,31 +129,30 @@ def fetch(source: str, folder: Path, names: list[str]) -> list[str]:
     return fetched
 
 
-def check_delivery(path: Path, name: str) -> None:
-    """Return if the parquet file ``path``, delivered as ``name``, is whole and has its columns.
+def check_files(folder: Path, names: list[str], catalog: Path, source: str) -> None:
+    """Return if every delivered file is whole and keeps the contract as far as its columns tell.
 
-    A quick look at the schema; what the rows hold is for validate_logs to judge.
+    What the rows hold is for the stages update_catalog and validate_logs to judge.
+
+    Args:
+        folder: where the files lie.
+        names: their paths in it, behaviors last.
+        catalog: the opening catalog, whose kind of item ids behaviors must share.
+        source: where they came from, for messages.
 
     Raises:
-        ValueError: the file is truncated or no parquet, or a column is missing or of another type.
+        ValueError: a file is truncated or no parquet, or a column is missing or of another type.
     """
-    try:
-        schema = pq.read_schema(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{name}: expected a complete parquet file, got {error}; deliver it again"
-        ) from error
-    if not name.startswith("behaviors/"):
-        check_columns(schema, LANDED_USERS if name == "users.parquet" else LANDED_ITEMS, name)
-        return
-    # Any unit will do, and without a zone it is UTC: validate_logs brings them to one form.
-    check_columns(schema, {"user_id": ID, "item_id": ID}, name)
-    kind = schema.field("timestamp").type if "timestamp" in schema.names else "missing"
-    if kind == "missing" or not pa.types.is_timestamp(kind):
-        raise ValueError(
-            f"{name}: column 'timestamp' should be a timestamp, is {kind}; "
-            "See 'Your own logs' in README.md for the contract."
-        )
+    for name in names:
+        try:
+            schema = read_schema(folder / name)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(folder), source)) from error
+        if name.startswith("behaviors/"):
+            check_delivery(schema, read_schema(catalog), f"{source}/{name}")
+        else:
+            contract = LANDED_USERS if name == "users.parquet" else LANDED_ITEMS
+            check_columns(schema, contract, f"{source}/{name}")
 
 
 def check_next(month: str, known: list[str]) -> None:

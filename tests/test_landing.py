@@ -53,7 +53,7 @@ def source(tmp_path: Path) -> Path:
 
 def behaviors(month: str, **changes: list) -> pa.Table:
     columns = {"user_id": ["u", "v"], "item_id": ["a", "b"]}
-    columns["timestamp"] = pd.to_datetime([f"{month}-05 10:00", f"{month}-06 11:30"])
+    columns["timestamp"] = pd.to_datetime([f"{month}-05 10:00", f"{month}-06 11:30"], utc=True)
     return pa.table(columns | changes)
 
 
@@ -149,7 +149,7 @@ def test_deliveries_may_lie_in_the_landing_place_itself(source: Path, params: Pa
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: (s / "behaviors/2020-03.parquet").unlink(), "expected behaviors/2020-03.parquet"),
+        (lambda s: (s / "behaviors/2020-03.parquet").unlink(), "expected behaviors/2020-03"),
         (lambda s: shutil.rmtree(s), "expected behaviors/2020-03.parquet"),
         (lambda s: (s / "items.parquet").unlink(), "expected items.parquet, the catalog"),
         (lambda s: cut(s / "behaviors/2020-03.parquet"), "expected a complete parquet file"),
@@ -165,21 +165,29 @@ def test_deliveries_may_lie_in_the_landing_place_itself(source: Path, params: Pa
                 behaviors("2020-03", timestamp=["5 March", "6 March"]),
                 s / "behaviors/2020-03.parquet",
             ),
-            "column 'timestamp' should be a timestamp, is string",
+            "column 'timestamp' should be instants, .* is string",
         ),
         (
             lambda s: write(
                 behaviors("2020-03").drop_columns("timestamp"), s / "behaviors/2020-03.parquet"
             ),
-            "column 'timestamp' should be a timestamp, is missing",
+            "column 'timestamp' is missing",
         ),
         (
-            lambda s: write(behaviors("2020-03", user_id=[1.5, 2.0]), s / "behaviors/2020-03.parquet"),
+            lambda s: write(
+                behaviors("2020-03", user_id=[1.5, 2.0]), s / "behaviors/2020-03.parquet"
+            ),
             "column 'user_id' should be integer or string, is double",
         ),
         (
             lambda s: write(pa.table({"title": ["x"]}), s / "items.parquet"),
             "items.parquet: column 'item_id' is missing",
+        ),
+        (
+            lambda s: write(
+                behaviors("2020-03", item_id=[1, 2]), s / "behaviors/2020-03.parquet"
+            ),
+            "expected item_id to hold strings as the catalog does, found integers",
         ),
     ],
 )  # fmt: skip
@@ -188,11 +196,12 @@ def test_a_bad_delivery_is_refused_and_nothing_is_touched(
 ) -> None:
     landing = tmp_path / "landing"
     spoil(source)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as refusal:
         land_month("2020-03", str(source), landing, params)
     assert not landing.exists()
     assert params.read_text() == PARAMS
     assert not list(tmp_path.glob(".landing*"))
+    assert str(source) in str(refusal.value)
 
 
 def cut(path: Path) -> None:
@@ -200,12 +209,13 @@ def cut(path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
 def test_timestamps_of_any_unit_and_integer_ids_are_accepted(
-    unit: str, zone: str | None, source: Path, params: Path, tmp_path: Path
+    unit: str, zone: str, source: Path, params: Path, tmp_path: Path
 ) -> None:
     table = behaviors("2020-03", user_id=[1, 2], item_id=[3, 4], price=[0.5, None])
-    moment = table["timestamp"].cast(pa.timestamp(unit)).cast(pa.timestamp(unit, zone))
+    moment = table["timestamp"].cast(pa.timestamp(unit, zone))
+    write(pa.table({"item_id": [3, 4]}), source / "items.parquet")
     delivery = table.set_column(2, "timestamp", moment)
     write(delivery, source / "behaviors" / "2020-03.parquet")
     land_month("2020-03", str(source), tmp_path / "landing", params)
@@ -223,7 +233,7 @@ def test_a_gap_is_refused_with_the_missing_months_named(
     source: Path, params: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match="expected 2020-03, .* got 2020-06; land 2020-03, 2020-04, 2"
+        ValueError, match=r"expected 2020-03, .* got 2020-06; land 2020-03, 2020-04, 2"
     ):
         land_month("2020-06", str(source), tmp_path / "landing", params)
     assert params.read_text() == PARAMS
@@ -348,5 +358,5 @@ def test_object_storage_without_credentials_says_what_to_check(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
     S3FileSystem.clear_instance_cache()
-    with pytest.raises(OSError, match="cannot be reached: .*credentials.*check the address"):
+    with pytest.raises(OSError, match=r"cannot be reached: .*credentials.*check the address"):
         fetch("s3://logs/shop", tmp_path / "folder", ["items.parquet"])

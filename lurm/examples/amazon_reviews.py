@@ -17,7 +17,8 @@ from typing import Literal
 
 import duckdb
 
-from lurm.examples.monthly import Landed, land_tables, working_tables
+from lurm.database import database
+from lurm.examples.monthly import MEMORY_LIMIT, Landed, land_tables
 
 TIMEZONE = "UTC"
 Edition = Literal["2018", "2023"]
@@ -74,7 +75,7 @@ def land(
         raise FileNotFoundError(
             f"expected files on this machine, found no {', '.join(missing)}; download them first"
         )
-    with working_tables(landing) as connection:
+    with database(MEMORY_LIMIT) as connection:
         units = UNITS_PER_SECOND[edition]
         broken_reviews = _read_lines(
             connection,

