@@ -155,8 +155,8 @@ def train_head(
     rng = np.random.default_rng(seed)
     order = deal(y, rng)
     held_back = np.diff(np.ceil(np.arange(len(y) + 1) * validation_share)) > 0
-    inputs = torch.from_numpy(np.asarray(x, dtype=np.float32))
-    classes = torch.from_numpy(np.asarray(y, dtype=np.int64))
+    inputs = torch.tensor(x, dtype=torch.float32)
+    classes = torch.tensor(y, dtype=torch.int64)
     mean, rms = normalizer(inputs)
     inputs = (inputs - mean) / rms
     train, validation = torch.from_numpy(order[~held_back]), torch.from_numpy(order[held_back])
@@ -206,7 +206,7 @@ def predict(head: Head, x: np.ndarray) -> np.ndarray:
             "apply it to vectors of the model it was trained on"
         )
     with torch.no_grad():
-        logits = head.logits(torch.from_numpy(np.asarray(x, dtype=np.float32)))
+        logits = head.logits(torch.tensor(x, dtype=torch.float32))
         return logits.softmax(dim=1).numpy()
 
 

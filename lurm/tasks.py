@@ -85,7 +85,7 @@ def _check_category(catalog: pa.Table, column: str, value: str) -> None:
 
 
 def category_labels(
-    user_ids: pa.ChunkedArray, labels: pa.Table, column: str, value: str, folds: int
+    user_ids: pa.Array, labels: pa.Table, column: str, value: str, folds: int
 ) -> TaskLabels:
     """Class "yes" for every user with a label of that category, "no" for all others.
 
@@ -97,12 +97,12 @@ def category_labels(
     rows = _by_id(user_ids)
     of_task = labels.filter((pc.field("column") == column) & (pc.field("value") == value))
     yes = pc.is_in(user_ids.take(rows), value_set=_ids_like(user_ids, of_task, "labels"))
-    y = yes.to_numpy().astype(np.int64)
+    y = np.asarray(yes, dtype=np.int64)
     return _check_classes(TaskLabels(rows, y, ("no", "yes")), folds, f"{column} {value!r}")
 
 
 def attribute_labels(
-    user_ids: pa.ChunkedArray, users: pa.Table, column: str, min_class_size: int, folds: int
+    user_ids: pa.Array, users: pa.Table, column: str, min_class_size: int, folds: int
 ) -> TaskLabels:
     """The attribute's values as classes in the order of their text; users without one are left out.
 
@@ -124,8 +124,8 @@ def attribute_labels(
         raise ValueError(f"users file: some users have several rows with {column!r}; keep one each")
     rows = _by_id(user_ids)
     found = pc.index_in(user_ids.take(rows), value_set=ids)
-    rows = rows[found.is_valid().to_numpy()]
-    values = known[column].take(found.drop_null()).cast(pa.string()).to_numpy().astype(str)
+    rows = rows[np.asarray(found.is_valid())]
+    values = np.asarray(known[column].take(found.drop_null()).cast(pa.string()), dtype=str)
     names, index, sizes = np.unique(values, return_inverse=True, return_counts=True)
     merged = " | ".join(names[sizes < min_class_size])
     renamed = [
@@ -138,7 +138,7 @@ def attribute_labels(
 
 
 def task_labels(
-    user_ids: pa.ChunkedArray,
+    user_ids: pa.Array,
     source: pa.Table,
     column: str,
     value: str | None,
@@ -152,13 +152,13 @@ def task_labels(
     return category_labels(user_ids, source, column, value, folds)
 
 
-def _by_id(user_ids: pa.ChunkedArray) -> np.ndarray:
+def _by_id(user_ids: pa.Array) -> np.ndarray:
     if len(pc.unique(user_ids)) < len(user_ids):
         raise ValueError("user vectors: some users have several rows; expected one row each")
-    return pc.sort_indices(user_ids).to_numpy().astype(np.int64)
+    return np.asarray(pc.sort_indices(user_ids), dtype=np.int64)
 
 
-def _ids_like(user_ids: pa.ChunkedArray, table: pa.Table, where: str) -> pa.Array:
+def _ids_like(user_ids: pa.Array, table: pa.Table, where: str) -> pa.Array:
     """The table's user ids as the type that the vectors use."""
     ids, kind = table["user_id"].combine_chunks(), user_ids.type
     if pa.types.is_integer(ids.type) != pa.types.is_integer(kind):

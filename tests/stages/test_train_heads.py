@@ -1,0 +1,128 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from lurm.heads import load_head, predict, vector_matrix
+from lurm.storage import read_json, read_parquet, write_parquet
+from lurm.tables import user_vectors_schema
+from stages.train_heads import main
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+N_USERS = 120
+
+
+def write_labels(users, month, value="COFFEE"):
+    columns = {"column": ["product_category"] * len(users), "value": [value] * len(users)}
+    table = pa.table({"user_id": pa.array(users, pa.int64()), **columns})
+    write_parquet(table, f"labels/{month}.parquet")
+
+
+def write_vectors(x, order=None, version="v1"):
+    order = np.arange(len(x)) if order is None else order
+    n, width = x.shape
+    flat = pa.array(x[order].astype(np.float32).ravel())
+    columns = [
+        order,
+        pa.FixedSizeListArray.from_arrays(flat, width),
+        [1] * n,
+        ["2017-01"] * n,
+        ["2017-10"] * n,
+        [version] * n,
+    ]
+    table = pa.table([pa.array(c) for c in columns], schema=user_vectors_schema(width, pa.int64()))
+    write_parquet(table, "vectors.parquet")
+
+
+@pytest.fixture
+def x(tmp_path, monkeypatch):
+    """A working folder in which the users whose first number is positive will buy coffee."""
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    settings["evaluation"].update(folds=3, repeats=1, hidden=8, max_epochs=5, learning_rate=0.02)
+    Path("params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    x = np.random.default_rng(0).standard_normal((N_USERS, 4))
+    buyers = np.flatnonzero(x[:, 0] > 0)
+    write_labels(buyers[::2], "2017-11")
+    write_labels(buyers[1::2], "2017-12")
+    write_vectors(x)
+    ages = ["young" if row[1] > 0 else "old" for row in x]
+    write_parquet(pa.table({"user_id": np.arange(N_USERS), "age": ages}), "users.parquet")
+    return x
+
+
+def train(task="coffee", labels="labels", to="out"):
+    files = f"--head {to}/head.safetensors --result {to}/result.json --roc {to}/roc.csv"
+    main(f"--task {task} --labels {labels} --vectors vectors.parquet {files}".split())
+    return [Path(to, name).read_bytes() for name in ("head.safetensors", "result.json", "roc.csv")]
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "classes"),
+    [("coffee", "labels", ["no", "yes"]), ("age", "users.parquet", ["old", "young"])],
+)
+@pytest.mark.usefixtures("x")
+def test_a_task_gets_its_scores_its_curve_and_a_head_that_knows_what_it_is(task, labels, classes):
+    train(task, labels)
+    result = read_json("out/result.json")
+    assert result["task"] == task
+    assert result["n_users"] == sum(result["classes"].values()) == N_USERS
+    assert sorted(result["classes"]) == classes
+    assert result["auc"] == pytest.approx(np.mean([fold["auc"] for fold in result["folds"]]))
+    assert len(result["folds"]) == 3
+    assert result["auc"] > 0.8
+    head, settings = load_head("out/head.safetensors")
+    assert settings["classes"] == classes
+    assert settings["model_version"] == "v1"
+    assert predict(head, vector_matrix(read_parquet("vectors.parquet"))).shape == (N_USERS, 2)
+    rows = list(csv.DictReader(Path("out/roc.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 101
+    assert {row["class"] for row in rows} == {classes[1]}
+    assert (rows[0]["tpr"], rows[-1]["tpr"]) == ("0.00000", "1.00000")
+
+
+def test_neither_a_rerun_nor_the_order_of_users_changes_a_byte(x):
+    first = train()
+    assert train() == first
+    write_vectors(x, order=np.random.default_rng(1).permutation(N_USERS))
+    assert train() == first
+
+
+@pytest.mark.usefixtures("x")
+def test_months_outside_the_label_months_change_nothing():
+    first = train()
+    write_labels(range(N_USERS), "2018-01")
+    write_labels(range(N_USERS), "2017-10")
+    assert train() == first
+
+
+@pytest.mark.usefixtures("x")
+def test_a_missing_label_month_is_named_and_nothing_is_written():
+    Path("labels/2017-12.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing 2017-12\.parquet"):
+        train()
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("x")
+def test_a_task_with_one_class_is_refused_and_nothing_is_written():
+    for month in ("2017-11", "2017-12"):
+        write_labels(range(N_USERS), month, value="DOG FOODS")
+    with pytest.raises(ValueError, match="single class"):
+        train()
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("x")
+def test_an_unknown_task_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"expected one of .*coffee, .*got 'coffe'"):
+        train("coffe")
+
+
+@pytest.mark.usefixtures("x")
+def test_an_attribute_task_on_a_folder_is_refused():
+    with pytest.raises(ValueError, match="labels is a folder of label months"):
+        train("age", "labels")
