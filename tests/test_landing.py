@@ -221,6 +221,16 @@ def test_timestamps_of_any_unit_and_integer_ids_are_accepted(
     land_month("2020-03", str(source), tmp_path / "landing", params)
 
 
+def test_the_example_of_the_handbook_lands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "your-own-logs.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    Path("params.yaml").write_text("months: {}\n")
+    land_month("2018-01", "deliveries", "data/landing")
+    last = pq.read_table("data/landing/behaviors/2018-01.parquet")["timestamp"][-1].as_py()
+    assert last.isoformat() == "2018-01-31T22:30:00+00:00"
+
+
 def test_other_kinds_of_address_are_refused(params: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected a folder or an s3:// address, got gs://x"):
         land_month("2020-03", "gs://x", tmp_path / "landing", params)
