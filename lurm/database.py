@@ -14,12 +14,15 @@ from lurm.tables import TIMESTAMP
 
 # Rows of a row group, which are held in memory while a file is written.
 ROWS_PER_GROUP = 1 << 20
+_UNFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
 _TAKEN = ("row", "reason", "file_row_number")
 
 
 @contextmanager
-def database(memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(memory_limit: str, reading: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database in UTC that keeps to ``memory_limit`` and spills to a folder of its own.
+
+    ``reading`` is the file that came from outside, which errors name.
 
     Raises:
         OSError: a file cannot be read or written, a full disk among the reasons.
@@ -35,9 +38,12 @@ def database(memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             yield connection
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            raise OSError(f"{error}") from error
-        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-            raise ValueError(f"{error}; deliver the file again") from error
+            raise OSError(f"{reading}: {error}") from error
+        except duckdb.Error as error:
+            # Some damage is reported as a plain Error; its other kinds would be faults of ours.
+            if type(error) is duckdb.Error or isinstance(error, _UNFIT):
+                raise ValueError(f"{reading}: {error}; deliver the file again") from error
+            raise
 
 
 def check_names(schema: pa.Schema, where: str) -> None:
@@ -59,7 +65,7 @@ def name(column: str) -> str:
     """``column`` as an SQL identifier.
 
     >>> name('a "b"')
-    '"a ""b""'
+    '"a ""b"""'
     """
     return '"' + column.replace('"', '""') + '"'
 

@@ -107,6 +107,7 @@ class ClusterInterests(Section):
     sparsity: Annotated[float, Field(ge=0)]
     interests_per_item: Count
     soft_temperature: Positive
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(MB|GB)$")]
     seed: Seed
 
 

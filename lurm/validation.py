@@ -31,6 +31,8 @@ class Rule:
         >>> Rule("bad", "the share of bad rows", "critical", at_most=0.1, is_share=True).bounds()
         'at most 10%'
         """
+        if self.at_most is not None and self.at_least == self.at_most:
+            return f"exactly {self.number(self.at_most)}"
         words = {"at least": self.at_least, "at most": self.at_most}
         return " and ".join(
             f"{word} {self.number(bound)}" for word, bound in words.items() if bound is not None
@@ -80,11 +82,20 @@ def judge(figures: pd.DataFrame, rules: Sequence[Rule], suite: str) -> list[Verd
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.data_context.types.base import (
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
+    )
     from great_expectations.expectations.metadata_types import FailureSeverity
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    context = gx.get_context(
+        mode="ephemeral",
+        project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+            progress_bars=ProgressBarsConfig(globally=False),
+        ),
+    )
     frame = figures.rename_axis("label").reset_index()
     batch = (
         context.data_sources.add_pandas("figures")
@@ -191,8 +202,8 @@ def month_rules(
             "critical",
             is_share=True,
             at_most=max_repeated_rows,
-            remedy="the month seems to be in the file twice; deliver it once, deliver a column that "
-            "tells alike rows apart, or raise validate_logs.max_repeated_rows",
+            remedy="the month seems to be in the file twice; deliver it once, deliver a column "
+            "that tells alike rows apart, or raise validate_logs.max_repeated_rows",
         ),
         Rule(
             "bad_rows",

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     where = str(args.changes)
     columns = catalog_columns(arrived_schema, previous_schema, text_columns, where)
     with (
-        database(params.update_catalog.memory_limit) as connection,
+        database(params.update_catalog.memory_limit, args.changes) as connection,
         replacing(args.catalog) as catalog,
         replacing(args.quarantine) as quarantine,
     ):

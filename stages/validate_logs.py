@@ -69,7 +69,7 @@ def accept(args: argparse.Namespace, params: Params, story: dict[str, Any]) -> N
             f"({', '.join(catalog_schema.names)}), got {mix_column}"
         )
     with (
-        database(settings.memory_limit) as connection,
+        database(settings.memory_limit, args.landing) as connection,
         replacing(args.clean) as clean,
         replacing(args.quarantine) as quarantine,
     ):
@@ -104,11 +104,12 @@ def accept(args: argparse.Namespace, params: Params, story: dict[str, Any]) -> N
         }
         failed = [v for v in verdicts if not v.success]
         refusals = [v.sentence() for v in failed if v.rule.severity == "critical"]
-        if counts["outside_month"] > settings.max_outside_month * counts["rows_in"]:
-            likely = behaviors.likely_month(connection, args.landing, timezone)
-            refusals.append(f"most of its timestamps are of {likely}")
         if refusals:
-            raise ValueError(f"{args.landing} is refused as {args.month}: {'; '.join(refusals)}")
+            likely = behaviors.likely_month(connection, args.landing, timezone)
+            holds = f", seems to hold {likely}" if likely not in (None, args.month) else ""
+            raise ValueError(
+                f"{args.landing}{holds}, is refused as {args.month}: {'. '.join(refusals)}"
+            )
         profile["sha256"] = file_hash(clean)
     write_json(profile, args.profile)
     write_json(
