@@ -11,6 +11,7 @@ import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -64,14 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     log.info("%s: %d of %d users, %s", args.task, len(labels.y), len(vectors), labels.counts)
     x = vector_matrix(vectors)[labels.rows]
-    how = Training(
-        hidden=settings.hidden,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        max_epochs=settings.max_epochs,
-        patience=settings.patience,
-        validation_share=settings.validation_share,
-    )
+    how = cast(Training, settings.model_dump(include=set(Training.__annotations__)))
     scores = cross_validate(
         x, labels.y, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, **how
     )

@@ -1,0 +1,33 @@
+"""ALS: the factors of users in an implicit-feedback factorization of the user-item matrix.
+
+Y. Hu, Y. Koren and C. Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008
+(https://doi.org/10.1109/ICDM.2008.22), by the library implicit.
+Letters: U users, d factors.
+"""
+
+import numpy as np
+import pyarrow as pa
+from implicit.als import AlternatingLeastSquares
+
+from lurm.competitors.counts import item_counts
+
+
+def als(
+    behaviors: pa.Table,
+    catalog: pa.Table,
+    user_ids: pa.Array,
+    width: int = 64,
+    iterations: int = 15,
+    seed: int = 0,
+) -> np.ndarray:
+    """User factors, (U, d) float32; the same seed gives the same factors.
+
+    The confidence of a pair is 1 + log(1 + behaviors), the paper's logarithmic form.
+    """
+    counts = item_counts(behaviors, catalog, user_ids)
+    counts.data = np.log1p(counts.data)
+    model = AlternatingLeastSquares(
+        factors=width, iterations=iterations, random_state=seed, num_threads=1, use_gpu=False
+    )
+    model.fit(counts, show_progress=False)
+    return model.user_factors
