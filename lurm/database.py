@@ -64,8 +64,8 @@ def check_names(schema: pa.Schema, where: str) -> None:
 def name(column: str) -> str:
     """``column`` as an SQL identifier.
 
-    >>> name('a "b"')
-    '"a ""b"""'
+    >>> name('a"b')
+    '"a""b"'
     """
     return '"' + column.replace('"', '""') + '"'
 
