@@ -75,7 +75,7 @@ def land(
         raise FileNotFoundError(
             f"expected files on this machine, found no {', '.join(missing)}; download them first"
         )
-    with database(MEMORY_LIMIT) as connection:
+    with database(MEMORY_LIMIT, Path(reviews[0])) as connection:
         units = UNITS_PER_SECOND[edition]
         broken_reviews = _read_lines(
             connection,

