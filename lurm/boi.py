@@ -7,7 +7,8 @@ where a bag is used (:mod:`lurm.smen`).
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
+
+from lurm.database import one
 
 # The one definition of the aggregation, in SQL that DuckDB and Spark both run. Weights are 1 where an
 # item has one interest; decimals make sums of soft weights independent of the order of rows.
@@ -27,22 +28,25 @@ WHERE i.item_id IS NULL
 """
 
 
-def build_boi(behaviors: Path, item_interests: Path, month: str, memory_limit: str) -> pa.Table:
-    """The bag of every user of the month: :data:`lurm.tables.BOI`, sorted by user, then interest.
+def boi_query(
+    connection: duckdb.DuckDBPyConnection, behaviors: Path, item_interests: Path
+) -> tuple[str, int]:
+    """The query for every user's bag (:data:`lurm.tables.BOI`), and the number of behaviors in it.
 
-    ``behaviors`` and ``item_interests`` are parquet files of :data:`lurm.tables.BEHAVIORS` and
-    :data:`lurm.tables.ITEM_INTERESTS`; DuckDB reads them in at most ``memory_limit`` and spills to disk.
+    Its rows are sorted by user, then interest. ``behaviors`` and ``item_interests`` are parquet files of
+    :data:`lurm.tables.BEHAVIORS` and :data:`lurm.tables.ITEM_INTERESTS`; they become views of the
+    connection.
 
     Raises:
         ValueError: behaviors of items without an interest.
     """
-    with duckdb.connect(config={"memory_limit": memory_limit}) as connection:
-        for name, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
-            connection.read_parquet(str(path)).create_view(name)
-        lost, items = connection.execute(UNASSIGNED_SQL).fetchone() or (0, 0)
-        if lost:
-            raise ValueError(
-                f"build_boi: {items:,} items with {lost:,} behaviors in {month} have no interest in "
-                f"{item_interests}; rerun assign_items for {month}"
-            )
-        return connection.execute(BOI_SQL).to_arrow_table()
+    for view, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
+        connection.read_parquet(str(path)).create_view(view, replace=True)
+    lost, items = one(connection, UNASSIGNED_SQL)
+    if lost:
+        raise ValueError(
+            f"{behaviors}: {items:,} items with {lost:,} behaviors have no interest in "
+            f"{item_interests}; rerun assign_items for the month"
+        )
+    (n_behaviors,) = one(connection, "SELECT COUNT(*) FROM behaviors")
+    return BOI_SQL, n_behaviors

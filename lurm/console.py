@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -27,7 +27,7 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, leave=False)
         return
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     told = time.monotonic()
     for done, item in enumerate(items):

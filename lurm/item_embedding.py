@@ -72,7 +72,10 @@ def item_words(catalog: pa.Table, text_columns: Sequence[str]) -> list[list[str]
             f"it has {', '.join(catalog.column_names)}"
         )
     columns = [catalog.column(name).to_pylist() for name in text_columns]
-    return [split_words(" ".join(part for part in parts if part)) for parts in zip(*columns, strict=True)]
+    return [
+        split_words(" ".join(part for part in parts if part))
+        for parts in zip(*columns, strict=True)
+    ]
 
 
 def build_vocabulary(
@@ -100,7 +103,10 @@ def build_vocabulary(
 
 
 def word_ids(catalog: pa.Table, vocabulary: Vocabulary) -> NDArray[np.int64]:
-    """Word ids (I, L) of the catalog's items, padded with ``PAD``; an item without a known word is one ``UNKNOWN``."""
+    """Word ids (I, L) of the catalog's items, padded with ``PAD``.
+
+    An item without a known word reads as one ``UNKNOWN``.
+    """
     words = item_words(catalog, vocabulary.text_columns)
     number = {word: n for n, word in enumerate(vocabulary.words, start=2)}
     ids = np.full((len(words), vocabulary.n_words_per_item), PAD, dtype=np.int64)
@@ -181,9 +187,10 @@ class PairSampler:
             )
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Up to ``n`` pairs of item rows, each of another user; users whose draw holds the same item
-        twice, or nobody within the window, sit this batch out.
-        """  # noqa: D205
+        """Up to ``n`` pairs of item rows, each of another user.
+
+        A user whose draw holds the same item twice sits this batch out.
+        """
         users = rng.choice(len(self.first), size=min(n, len(self.first)), replace=False)
         x = rng.integers(self.first[users], self.last[users])
         low = np.searchsorted(self.axis, self.axis[x] - self.beta, side="right")

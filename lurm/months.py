@@ -6,6 +6,7 @@ A month belongs to the data set's own time zone; instants are stored in UTC.
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
@@ -55,7 +56,7 @@ def check_consecutive(months: Sequence[str], what: str) -> None:
         ValueError: a month is malformed, repeated, out of order or missing; the message names it.
     """
     numbers = [month_number(month) for month in months]
-    for here, there in zip(numbers, numbers[1:], strict=False):
+    for here, there in pairwise(numbers):
         if there != here + 1:
             raise ValueError(
                 f"{what}: {month_name(here)} must be followed by {month_name(here + 1)}, "

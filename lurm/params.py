@@ -215,7 +215,7 @@ def parse_params(settings: Any, where: str = "params.yaml") -> Params:
         faults = [
             f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
             f" (got {fault['input']!r})"
-            if fault["type"] != "value_error"
+            if fault["type"] not in ("value_error", "missing")
             else f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
             for fault in error.errors()
         ]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 
@@ -87,6 +88,12 @@ def write_text(text: str, path: Path | str) -> None:
     """Write ``text`` as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(columns: Mapping[str, Any], path: Path | str) -> None:
+    """Write named columns of equal length as CSV with a header."""
+    with replacing(path) as temporary:
+        csv.write_csv(pa.table({name: list(values) for name, values in columns.items()}), temporary)
 
 
 def write_array(array: np.ndarray, path: Path | str) -> None:

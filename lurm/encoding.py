@@ -1,0 +1,286 @@
+"""User vectors month by month: each month goes on from the states the month before left behind.
+
+A state holds, per user and scale, the GRU's state after the last *closed* period and the counts of the
+*open* one, so a month reads its own bags and nothing older, and a year's bag stays the log of its summed
+counts. The result is that of encoding the whole life at once (tests hold the two against each other).
+
+Letters: U users, M anchors, H hidden size, D interests.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from lurm.months import month_name
+from lurm.smen import Smen, SmenSettings
+from lurm.storage import read_parquet, read_tensors, write_parquet, write_tensors
+from lurm.tables import user_vectors_schema
+from lurm.timelines import Periods
+
+NEVER = -1  # the open period, first or last month of a user before the first behavior
+CHUNK = 8192  # users encoded at once
+
+
+@dataclass(frozen=True)
+class ScaleState:
+    """Where each user stands at one scale."""
+
+    hidden: NDArray[np.float32]  # (U, M, H) after the last closed period
+    n_closed: NDArray[np.int64]  # (U,) closed periods
+    period: NDArray[np.int64]  # (U,) number of the open period
+    open_counts: sparse.csr_matrix  # (U, D) counts in the open period
+
+
+@dataclass(frozen=True)
+class UserStates:
+    """Where each user stands after a month; users are sorted by id, months are month numbers."""
+
+    users: pa.Array  # (U,)
+    n_behaviors: NDArray[np.float64]  # (U,)
+    first_month: NDArray[np.int64]  # (U,)
+    last_month: NDArray[np.int64]  # (U,)
+    scales: dict[str, ScaleState]
+
+
+def no_users(settings: SmenSettings, id_type: pa.DataType) -> UserStates:
+    """The states before the first month."""
+    none = np.zeros(0, dtype=np.int64)
+    shape = (0, settings.n_anchors, settings.width)
+    scale = ScaleState(
+        hidden=np.zeros(shape, dtype=np.float32),
+        n_closed=none,
+        period=none,
+        open_counts=sparse.csr_matrix((0, settings.n_interests), dtype=np.float32),
+    )
+    return UserStates(
+        users=pa.array([], id_type),
+        n_behaviors=np.zeros(0),
+        first_month=none,
+        last_month=none,
+        scales=dict.fromkeys(settings.scales, scale),
+    )
+
+
+def save_states(states: UserStates, folder: Path, model_version: str) -> None:
+    """Write the states as users.parquet and one safetensors file per scale."""
+    users = {
+        "user_id": states.users,
+        "n_behaviors": states.n_behaviors,
+        "first_month": states.first_month,
+        "last_month": states.last_month,
+    }
+    write_parquet(pa.table(users), folder / "users.parquet")
+    for name, scale in states.scales.items():
+        arrays = {
+            "hidden": scale.hidden,
+            "n_closed": scale.n_closed,
+            "period": scale.period,
+            "offsets": scale.open_counts.indptr.astype(np.int64),
+            "interests": scale.open_counts.indices.astype(np.int64),
+            "counts": scale.open_counts.data,
+        }
+        tensors = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
+        about = {"model_version": model_version, "n_interests": scale.open_counts.shape[1]}
+        write_tensors(tensors, folder / f"{name}.safetensors", about)
+
+
+def load_states(folder: Path, model_version: str) -> UserStates:
+    """The states that :func:`save_states` wrote.
+
+    Raises:
+        ValueError: another model left them behind.
+    """
+    users = read_parquet(folder / "users.parquet")
+    scales = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors, about = read_tensors(path)
+        if about["model_version"] != model_version:
+            raise ValueError(
+                f"{path}: expected the states of model {model_version}, found those of "
+                f"{about['model_version']}; encode the months from the first with one model"
+            )
+        a = {key: tensor.numpy() for key, tensor in tensors.items()}
+        scales[path.stem] = ScaleState(
+            hidden=a["hidden"],
+            n_closed=a["n_closed"],
+            period=a["period"],
+            open_counts=sparse.csr_matrix(
+                (a["counts"], a["interests"], a["offsets"]),
+                shape=(len(users), about["n_interests"]),
+            ),
+        )
+    return UserStates(
+        users=users["user_id"].combine_chunks(),
+        n_behaviors=users["n_behaviors"].to_numpy(),
+        first_month=users["first_month"].to_numpy(),
+        last_month=users["last_month"].to_numpy(),
+        scales=scales,
+    )
+
+
+def user_vectors(states: UserStates, vectors: NDArray[np.float32], model_version: str) -> pa.Table:
+    """The published table (:func:`lurm.tables.user_vectors_schema`) of vectors (U, M * H)."""
+    width = vectors.shape[1]
+    columns = [
+        states.users,
+        pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width),
+        pa.array(np.rint(states.n_behaviors).astype(np.int64)),
+        pa.array([month_name(number) for number in states.first_month.tolist()], pa.string()),
+        pa.array([month_name(number) for number in states.last_month.tolist()], pa.string()),
+        pa.array([model_version] * len(states.users), pa.string()),
+    ]
+    return pa.table(columns, schema=user_vectors_schema(width, states.users.type))
+
+
+def encode_month(
+    smen: Smen, states: UserStates, boi: pa.Table, month: int
+) -> tuple[UserStates, NDArray[np.float32]]:
+    """The states after the month, and the vectors (U, M * H) of all users known by then.
+
+    ``boi`` is the month's bags (:data:`lurm.tables.BOI`), ``month`` its number.
+
+    Raises:
+        ValueError: an interest the model does not know, or ids of another type than before.
+    """
+    settings = smen.settings
+    states, bags = _join(settings, states, boi)
+    active = np.diff(bags.indptr) > 0
+    scales, parts = {}, []
+    for name, span in settings.scales.items():
+        scale = _add_month(smen, states.scales[name], bags, active, month // span)
+        scales[name] = scale
+        parts.append(_states_now(smen, scale, month // span))
+    after = UserStates(
+        users=states.users,
+        n_behaviors=states.n_behaviors + np.asarray(bags.sum(axis=1)).ravel(),
+        first_month=np.where(active & (states.first_month == NEVER), month, states.first_month),
+        last_month=np.where(active, month, states.last_month),
+        scales=scales,
+    )
+    with torch.inference_mode():
+        vectors = [
+            smen.merge([torch.from_numpy(part[start : start + CHUNK]) for part in parts])
+            for start in range(0, max(len(active), 1), CHUNK)
+        ]
+    return after, torch.cat(vectors).flatten(1).numpy()
+
+
+def _join(
+    settings: SmenSettings, states: UserStates, boi: pa.Table
+) -> tuple[UserStates, sparse.csr_matrix]:
+    """The states with a row for each user of the month too, and the month's counts (U, D)."""
+    ids = boi.column("user_id")
+    if len(states.users) and states.users.type != ids.type:
+        raise ValueError(
+            f"encode_users: user ids were {states.users.type} in earlier months, the bags hold "
+            f"{ids.type}; deliver ids of one type"
+        )
+    interests = boi.column("interest").to_numpy()
+    if len(interests) and not 0 <= interests.min() <= interests.max() < settings.n_interests:
+        raise ValueError(
+            f"encode_users: the model knows interests 0..{settings.n_interests - 1}, the bags hold "
+            f"{interests.min()}..{interests.max()}; rerun build_boi with the model's interests"
+        )
+    users = pa.concat_arrays([states.users.cast(ids.type), *ids.chunks]).unique()
+    users = users.take(pc.sort_indices(users))
+    old = pc.index_in(states.users.cast(ids.type), users).to_numpy(zero_copy_only=False)
+
+    def grown(values: NDArray, fill: float) -> NDArray:
+        out = np.full((len(users), *values.shape[1:]), fill, dtype=values.dtype)
+        out[old] = values
+        return out
+
+    def grown_rows(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+        rows = counts.tocoo()
+        shape = (len(users), settings.n_interests)
+        return sparse.csr_matrix((rows.data, (old[rows.row], rows.col)), shape=shape)
+
+    row = pc.index_in(ids, users).to_numpy()
+    bags = sparse.csr_matrix(
+        (boi.column("count").to_numpy(), (row, interests)),
+        shape=(len(users), settings.n_interests),
+    )
+    joined = UserStates(
+        users=users,
+        n_behaviors=grown(states.n_behaviors, 0),
+        first_month=grown(states.first_month, NEVER),
+        last_month=grown(states.last_month, NEVER),
+        scales={
+            name: ScaleState(
+                hidden=grown(scale.hidden, 0),
+                n_closed=grown(scale.n_closed, 0),
+                period=grown(scale.period, NEVER),
+                open_counts=grown_rows(scale.open_counts),
+            )
+            for name, scale in states.scales.items()
+        },
+    )
+    return joined, bags
+
+
+def _add_month(
+    smen: Smen, scale: ScaleState, bags: sparse.csr_matrix, active: NDArray[np.bool_], period: int
+) -> ScaleState:
+    """The scale's state with the month's bags in; a new period first closes the one before it.
+
+    Only users active in the month are touched: the others' open period can wait.
+    """
+    closing = np.flatnonzero(active & (scale.period != NEVER) & (scale.period < period))
+    hidden, n_closed = scale.hidden.copy(), scale.n_closed.copy()
+    lengths = _lengths(smen, period - scale.period[closing])
+    hidden[closing] = _advance(smen, scale, closing, lengths)
+    n_closed[closing] += lengths
+    kept = np.ones(len(active), dtype=np.float32)
+    kept[closing] = 0
+    open_counts = sparse.csr_matrix(sparse.diags(kept) @ scale.open_counts + bags, dtype=np.float32)
+    open_counts.eliminate_zeros()
+    open_counts.sort_indices()
+    return ScaleState(
+        hidden=hidden,
+        n_closed=n_closed,
+        period=np.where(active, period, scale.period),
+        open_counts=open_counts,
+    )
+
+
+def _states_now(smen: Smen, scale: ScaleState, period: int) -> NDArray[np.float32]:
+    """The states (U, M, H) as if the open period ended now."""
+    lengths = _lengths(smen, period - scale.period + 1)
+    return _advance(smen, scale, np.arange(len(lengths)), lengths)
+
+
+def _lengths(smen: Smen, periods: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Steps of the sequence: the open period, and the empty ones since if they count."""
+    return periods if smen.settings.empty_periods == "zeros" else np.ones_like(periods)
+
+
+def _advance(
+    smen: Smen, scale: ScaleState, rows: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The states (len(rows), M, H) after the open period and ``lengths - 1`` empty ones."""
+    out = [scale.hidden[:0]]
+    for start in range(0, len(rows), CHUNK):
+        part, steps = rows[start : start + CHUNK], lengths[start : start + CHUNK]
+        bags = scale.open_counts[part]
+        sizes = np.zeros(steps.sum(), dtype=np.int64)
+        sizes[np.cumsum(steps) - steps] = np.diff(bags.indptr)
+        periods = Periods(
+            lengths=steps,
+            offsets=np.concatenate([[0], np.cumsum(sizes)]),
+            interests=bags.indices.astype(np.int64),
+            counts=bags.data,
+        )
+        with torch.inference_mode():
+            states = smen.advance(
+                periods,
+                torch.from_numpy(scale.hidden[part]),
+                torch.from_numpy(scale.n_closed[part]),
+            )
+        out.append(states.numpy())
+    return np.concatenate(out)

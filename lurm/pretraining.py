@@ -1,0 +1,92 @@
+"""Pre-training of SMEN: two views of each user, contrasted within the batch (paper 2.2.4).
+
+Letters: U users, n users in a batch, D interests, H hidden size.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lurm.console import progress
+from lurm.contrastive import nt_xent
+from lurm.smen import Smen, SmenSettings
+from lurm.timelines import Periods, Timelines, cut_periods
+from lurm.views import draw_view
+
+
+def view_periods(
+    timelines: Timelines,
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    settings: SmenSettings,
+) -> list[Periods]:
+    """The bags ``first[i]:last[i]`` as sequences, once per scale of the settings."""
+    return [
+        cut_periods(
+            timelines,
+            first,
+            last,
+            span=span,
+            empty_periods=settings.empty_periods,
+            n_interests=settings.n_interests,
+        )
+        for span in settings.scales.values()
+    ]
+
+
+def pretrain(
+    timelines: Timelines,
+    settings: SmenSettings,
+    *,
+    temperature: float,
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    min_view_share: float,
+    max_view_share: float,
+    seed: int,
+) -> tuple[Smen, list[float]]:
+    """SMEN trained with NT-Xent (paper eq. 2-3 on eq. 8), and its mean loss per epoch.
+
+    The same seed gives the same bytes on the same machine with the same number of threads.
+
+    Raises:
+        ValueError: fewer than two users, so that nobody is a negative.
+    """
+    n_users = len(timelines.users)
+    if n_users < 2:
+        raise ValueError(
+            f"pretrain_smen: a contrastive loss needs two users or more, the timelines hold {n_users}"
+        )
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    smen = Smen(settings)
+    optimizer = torch.optim.Adam(smen.parameters(), lr=learning_rate)
+    losses = []
+    for _ in progress(range(epochs), "pretrain_smen: epoch"):
+        in_epoch = []
+        for users in _batches(rng.permutation(n_users), batch_size):
+            x, y = (
+                smen.project(smen(view_periods(timelines, first, last, settings)))
+                for first, last in (
+                    draw_view(timelines, users, min_view_share, max_view_share, rng)
+                    for _ in range(2)
+                )
+            )
+            loss = nt_xent(x, y, temperature)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            in_epoch.append(loss.item())
+        losses.append(float(np.mean(in_epoch)))
+    return smen.eval(), losses
+
+
+def _batches(users: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """The users in batches of ``size``; a last batch of one user has no negative and joins another."""
+    stops = list(range(size, len(users), size))
+    if stops and len(users) - stops[-1] == 1:
+        stops.pop()
+    yield from np.split(users, stops)

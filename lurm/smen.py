@@ -1,0 +1,173 @@
+"""SMEN, the Self-supervised Multi-anchor Encoder Network (paper 2.2, eq. 5-9).
+
+Letters: D interests, M anchors, H hidden size, K scales, n users (or views) in a batch, P periods of all
+of them, N periods of one, E entries (non-zeros) of all bags.
+
+Worth knowing before reading on:
+
+- Bags stay sparse. Memory and time follow E, never D times the number of users.
+- One table row per interest is gathered once for all anchors: the anchors' shares (eq. 6) turn the row of
+  width H into one of width M * H, which the bag then sums (eq. 5).
+- Sequences of different length are packed, not padded: no step is spent on a period that is not there.
+- The multi-anchor module and the GRU are the same at every scale; the gates (eq. 7) are one per scale.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
+
+from lurm.storage import read_tensors
+from lurm.timelines import Periods
+
+
+@dataclass(frozen=True)
+class SmenSettings:
+    """What fixes the shape and the arithmetic of a SMEN; ``scales`` are spans in months, by name."""
+
+    n_interests: int
+    n_anchors: int
+    width: int
+    scales: dict[str, int]
+    gate: str = "per_scale"
+    empty_periods: str = "skip"
+    aggregation: str = "gru"
+
+    def __post_init__(self) -> None:
+        if self.gate == "complement" and len(self.scales) != 2:
+            raise ValueError(
+                f"pretrain_smen.gate: 'complement' needs two scales, got {', '.join(self.scales)}; "
+                "use 'per_scale'"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as a JSON object."""
+        return asdict(self)
+
+
+class MultiAnchor(nn.Module):
+    """Bags to M vectors each: r_i = ReLU(sum_j alpha_ij b_j W^e_j) (paper eq. 5-6)."""
+
+    def __init__(self, n_interests: int, n_anchors: int, width: int) -> None:
+        super().__init__()
+        self.interests = nn.Parameter(torch.empty(n_interests, width))  # W^e
+        self.anchors = nn.Parameter(torch.empty(n_anchors, width))  # W^a
+        self.key = nn.Linear(width, width, bias=False)  # W^b
+        nn.init.normal_(self.interests, std=0.02)
+        nn.init.normal_(self.anchors)
+
+    def shares(self, rows: Tensor) -> Tensor:
+        """alpha (., M): how each interest is shared out among the anchors; rows sum to 1 (eq. 6)."""
+        return functional.softmax(self.key(functional.relu(rows)) @ self.anchors.T, dim=1)
+
+    def forward(self, offsets: Tensor, interests: Tensor, counts: Tensor) -> Tensor:
+        """r (P, M, H) of P bags of counts in CSR form; a bag's value is log(1 + count) (eq. 4)."""
+        met, entries = interests.unique(return_inverse=True)
+        rows = self.interests[met]  # (met, H)
+        shared = self.shares(rows).unsqueeze(2) * rows.unsqueeze(1)  # (met, M, H)
+        bags = functional.embedding_bag(
+            entries,
+            shared.flatten(1),
+            offsets,
+            mode="sum",
+            per_sample_weights=counts.log1p(),
+            include_last_offset=True,
+        )
+        return functional.relu(bags).unflatten(1, shared.shape[1:])
+
+
+class Smen(nn.Module):
+    """The encoder, and the contrastive head that only training uses."""
+
+    def __init__(self, settings: SmenSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        m, h, n_scales = settings.n_anchors, settings.width, len(settings.scales)
+        self.multi_anchor = MultiAnchor(settings.n_interests, m, h)
+        self.gru = nn.GRU(h, h)
+        n_gates = n_scales if settings.gate == "per_scale" else 1
+        self.gates = nn.ModuleList(nn.Linear(n_scales * h, h) for _ in range(n_gates))  # s of eq. 7
+        self.head_anchor = nn.Parameter(torch.empty(m, h, h))  # W^h1_i of eq. 8
+        self.head_mix = nn.Parameter(torch.empty(m, m))  # W^h3 of eq. 9
+        self.head_out = nn.Linear(m * h, m * h, bias=False)  # W^h2 of eq. 8
+        nn.init.normal_(self.head_anchor, std=h**-0.5)
+        nn.init.normal_(self.head_mix, std=m**-0.5)
+
+    # ---- time aggregation ----------------------------------------------------------------------
+
+    def aggregate(self, r: Tensor, lengths: Tensor, start: Tensor, steps: Tensor) -> Tensor:
+        """The state (n, M, H) of each anchor after its sequence; all anchors share one GRU.
+
+        ``r`` (P, M, H) holds the n sequences one after the other, ``lengths`` (n,) periods each. They
+        go on from ``start`` (n, M, H), reached after ``steps`` (n,) earlier periods; zeros and no steps
+        at the start of a life. With ``aggregation: mean`` the state is the mean over all periods.
+        """
+        m = r.shape[1]
+        if self.settings.aggregation == "mean":
+            sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+            total = (start * steps[:, None, None]).index_add(0, sequence, r)
+            return total / (steps + lengths).clamp(min=1)[:, None, None]
+        longest_first = torch.argsort(lengths, descending=True, stable=True)
+        ordered = lengths[longest_first]
+        running = ordered[ordered > 0]
+        if len(running) == 0:
+            return start
+        # Time-major order of the packed sequence: all first periods, all second periods, ...
+        first = (lengths.cumsum(0) - lengths)[longest_first]
+        time = torch.arange(int(running[0]))
+        there = time[:, None] < running[None, :]  # (N, running)
+        packed = (first[: len(running)][None, :] + time[:, None])[there]
+        batch_sizes = there.sum(1) * m
+        moving = longest_first[: len(running)]
+        _, last = self.gru(
+            PackedSequence(r[packed].flatten(0, 1), batch_sizes),
+            start[moving].flatten(0, 1).unsqueeze(0),
+        )
+        return start.index_copy(0, moving, last.squeeze(0).unflatten(0, (-1, m)))
+
+    # ---- multi-scale aggregation ---------------------------------------------------------------
+
+    def merge(self, scales: list[Tensor]) -> Tensor:
+        """r^ (n, M, H), the scales' states (n, M, H) each, gated and added up (paper eq. 7)."""
+        together = torch.cat(scales, dim=2)  # (n, M, K * H)
+        gates = [torch.sigmoid(gate(together)) for gate in self.gates]
+        if self.settings.gate == "complement":
+            gates.append(1 - gates[0])
+        return torch.stack([gate * r for gate, r in zip(gates, scales, strict=True)]).sum(0)
+
+    def advance(self, periods: Periods, start: Tensor, steps: Tensor) -> Tensor:
+        """The states (n, M, H) of one scale after ``periods``; see :meth:`aggregate`."""
+        r = self.multi_anchor(
+            torch.from_numpy(periods.offsets),
+            torch.from_numpy(periods.interests),
+            torch.from_numpy(periods.counts),
+        )
+        return self.aggregate(r, torch.from_numpy(periods.lengths), start, steps)
+
+    def forward(self, scales: list[Periods]) -> Tensor:
+        """User vectors [r^_1, ..., r^_M] (n, M, H) of n sequences, given once per scale."""
+        n, device = len(scales[0].lengths), self.head_mix.device
+        start = torch.zeros(n, self.settings.n_anchors, self.settings.width, device=device)
+        steps = torch.zeros(n, dtype=torch.int64, device=device)
+        return self.merge([self.advance(periods, start, steps) for periods in scales])
+
+    # ---- contrastive head ----------------------------------------------------------------------
+
+    def project(self, users: Tensor) -> Tensor:
+        """h(v) (n, M * H) of user vectors (n, M, H), where the loss compares (paper eq. 8-9)."""
+        v = functional.relu(torch.einsum("nmh,mgh->nmg", users, self.head_anchor))
+        mixed = torch.einsum("lm,nmh->nlh", self.head_mix, v)  # mat(v) is (M, H)
+        return self.head_out(functional.relu(v + mixed).flatten(1))
+
+
+def load_smen(path: Path) -> tuple[Smen, str]:
+    """The encoder of a safetensors file, ready to encode, and its model version."""
+    tensors, settings = read_tensors(path)
+    version = settings.pop("model_version")
+    smen = Smen(SmenSettings(**settings))
+    smen.load_state_dict(tensors)
+    return smen.eval(), version

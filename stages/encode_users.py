@@ -1,0 +1,46 @@
+"""Encode all users as of a month, going on from the states of the month before (paper 2.2).
+
+In:  the month's bags, the states of the month before, SMEN.
+Out: the states after the month; one row per user: vector, behaviors, first and last month, version.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lurm.console import run_stage
+from lurm.encoding import encode_month, load_states, save_states, user_vectors
+from lurm.months import month_number
+from lurm.params import load_params
+from lurm.smen import load_smen
+from lurm.storage import read_parquet, write_parquet
+from lurm.tables import BOI, check_columns
+
+log = logging.getLogger("encode_users")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage; arguments as in dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("boi", "previous", "smen", "state", "vectors"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--month", required=True)
+    args = parser.parse_args(argv)
+    load_params("params.yaml")
+
+    smen, version = load_smen(args.smen)
+    states = load_states(args.previous, version)
+    boi = read_parquet(args.boi)
+    check_columns(boi.schema, BOI, str(args.boi))
+    after, vectors = encode_month(smen, states, boi, month_number(args.month))
+    save_states(after, args.state, version)
+    write_parquet(user_vectors(after, vectors, version), args.vectors)
+    log.info(
+        "%s: %d users before, %d rows of bags in, %d users out, model %s",
+        *(args.vectors, len(states.users), len(boi), len(after.users), version),
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

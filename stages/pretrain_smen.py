@@ -1,0 +1,74 @@
+"""Pre-train SMEN on two views of every user's life (paper 2.2, eq. 5-9).
+
+In:  the training timelines.
+Out: the encoder with its settings and version, the user states before the first month, the loss
+     curve, JSON figures.
+"""
+
+import argparse
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lurm.console import run_stage
+from lurm.encoding import no_users, save_states
+from lurm.params import load_params
+from lurm.pretraining import pretrain
+from lurm.smen import SmenSettings
+from lurm.storage import write_csv, write_json, write_tensors
+from lurm.timelines import load_timelines
+
+log = logging.getLogger("pretrain_smen")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage; arguments as in dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("timelines", "smen", "start", "result", "plot"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    args = parser.parse_args(argv)
+    params = load_params("params.yaml")
+    chosen = params.pretrain_smen
+
+    timelines = load_timelines(args.timelines)
+    settings = SmenSettings(
+        n_interests=params.cluster_interests.n_interests,
+        n_anchors=chosen.n_anchors,
+        width=chosen.width,
+        scales=chosen.scales,
+        gate=chosen.gate,
+        empty_periods=chosen.empty_periods,
+        aggregation=chosen.aggregation,
+    )
+    smen, losses = pretrain(
+        timelines,
+        settings,
+        temperature=chosen.temperature,
+        batch_size=chosen.batch_size,
+        epochs=chosen.epochs,
+        learning_rate=chosen.learning_rate,
+        min_view_share=chosen.min_view_share,
+        max_view_share=chosen.max_view_share,
+        seed=chosen.seed,
+    )
+    weights = hashlib.sha256()
+    for tensor in smen.state_dict().values():
+        weights.update(tensor.numpy().tobytes())
+    version = f"{params.training.through}-r{params.training.release}-{weights.hexdigest()[:8]}"
+    write_tensors(smen.state_dict(), args.smen, {"model_version": version, **settings.to_json()})
+    save_states(no_users(settings, timelines.users.type), args.start, version)
+    write_csv({"epoch": range(1, len(losses) + 1), "loss": losses}, args.plot)
+    result = {
+        "model_version": version,
+        "n_users": len(timelines.users),
+        "n_bags": len(timelines.months),
+        "n_weights": sum(tensor.numel() for tensor in smen.parameters()),
+        "loss": losses[-1],
+    }
+    write_json(result, args.result)
+    log.info("%s: %s", args.smen, result)
+
+
+if __name__ == "__main__":
+    run_stage(main)
