@@ -1,0 +1,127 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lurm.interests import assignment
+from lurm.interests.assignment import (
+    assign,
+    merge_maps,
+    nearest,
+    nearest_of,
+    softmax_weights,
+    split_catalog,
+)
+
+
+def unit(rng, n, width=16):
+    rows = rng.normal(size=(n, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def ids(n):
+    return pa.chunked_array([np.arange(n)])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("n", [1, 6, 7, 8, 21, 50])
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_the_nearest_centres_are_those_of_brute_force_across_chunk_borders(rng, monkeypatch, n, k):
+    monkeypatch.setattr(assignment, "CHUNK", 7)
+    vectors, centres = unit(rng, n), unit(rng, 9)
+    found, cosines = nearest(vectors, centres, k)
+    for row in range(n):
+        every = [float(np.dot(vectors[row].astype(float), c.astype(float))) for c in centres]
+        expected = sorted(range(9), key=lambda d: (-every[d], d))[:k]
+        assert found[row].tolist() == expected
+        np.testing.assert_allclose(cosines[row], [every[d] for d in expected], atol=1e-6)
+
+
+def test_no_items_give_an_empty_map(rng):
+    table = assign(ids(0), unit(rng, 0), unit(rng, 4), 2, 0.1)
+    assert len(table) == 0
+    assert len(nearest_of(table)) == 0
+
+
+def test_ties_go_to_the_lowest_interest(rng):
+    centres = unit(rng, 5)[[0, 1, 1, 2, 1]]
+    found, _ = nearest(unit(rng, 200), centres)
+    assert not np.isin(found, [2, 4]).any()
+
+
+def test_an_item_s_interest_depends_neither_on_order_nor_on_its_neighbours(rng):
+    vectors, centres = unit(rng, 3000, 64), unit(rng, 300, 64)
+    order = rng.permutation(len(vectors))
+    found, cosines = nearest(vectors, centres, 2)
+    mixed, mixed_cosines = nearest(vectors[order], centres, 2)
+    np.testing.assert_array_equal(mixed, found[order])
+    np.testing.assert_array_equal(mixed_cosines, cosines[order])
+    np.testing.assert_array_equal(nearest(vectors[5:18], centres, 2)[1], cosines[5:18])
+
+
+def test_hard_assignment_is_soft_assignment_with_one_interest(rng):
+    vectors, centres = unit(rng, 300), unit(rng, 20)
+    hard = assign(ids(300), vectors, centres, 1, 0.1)
+    soft = assign(ids(300), vectors, centres, 4, 0.1)
+    assert hard["weight"].to_pylist() == [1.0] * 300
+    assert nearest_of(soft).drop(["weight"]).equals(hard.drop(["weight"]))
+    assert nearest_of(hard).equals(hard)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8),
+    st.floats(1e-4, 10),
+)
+def test_weights_sum_to_one_and_follow_the_cosines(cosines, temperature):
+    weights = softmax_weights(np.array([cosines]), temperature)[0]
+    assert weights.sum() == pytest.approx(1, abs=1e-5)
+    assert (np.diff(weights[np.argsort(cosines)]) >= 0).all()
+
+
+def test_the_map_is_sorted_by_item_then_interest_and_keeps_the_type_of_the_ids(rng):
+    table = assign(pa.chunked_array([["b", "a", "ü"]]), unit(rng, 3), unit(rng, 5), 2, 0.1)
+    rows = list(zip(table["item_id"].to_pylist(), table["interest"].to_pylist(), strict=True))
+    assert rows == sorted(rows)
+    assert table.schema.field("item_id").type == pa.string()
+    sums = table.group_by("item_id").aggregate([("weight", "sum")])["weight_sum"]
+    np.testing.assert_allclose(sums, 1, atol=1e-6)
+
+
+def test_impossible_requests_say_what_to_do(rng):
+    with pytest.raises(ValueError, match=r"6 interests per item.*of 5.*interests_per_item"):
+        nearest(unit(rng, 3), unit(rng, 5), 6)
+    with pytest.raises(ValueError, match="width 16, centres 8"):
+        nearest(unit(rng, 3), unit(rng, 5, 8))
+    with pytest.raises(ValueError, match="2 item ids came with 3"):
+        assign(ids(2), unit(rng, 3), unit(rng, 5), 1, 0.1)
+
+
+def test_new_items_never_change_the_interests_of_the_old(rng):
+    vectors, centres = unit(rng, 60), unit(rng, 8)
+    standing = assign(ids(40), vectors[:40], centres, 2, 0.1)
+    catalog = pa.table({"item_id": np.arange(60)[::-1]})
+    kept, new = split_catalog(catalog, standing)
+    assert sorted(new["item_id"].to_pylist()) == list(range(40, 60))
+    fresh = assign(new["item_id"], vectors[new["item_id"].to_numpy()], centres, 2, 0.1)
+    merged = merge_maps(kept, fresh)
+    assert merged.slice(0, 80).equals(standing)
+    assert merged.equals(assign(ids(60), vectors, centres, 2, 0.1))
+
+
+def test_items_not_yet_in_the_catalog_are_not_in_its_map(rng):
+    standing = assign(ids(10), unit(rng, 10), unit(rng, 3), 1, 0.1)
+    kept, new = split_catalog(pa.table({"item_id": [1, 4]}), standing)
+    assert kept["item_id"].to_pylist() == [1, 4]
+    assert len(new) == 0
+
+
+def test_ids_of_another_type_are_refused(rng):
+    standing = assign(ids(3), unit(rng, 3), unit(rng, 2), 1, 0.1)
+    with pytest.raises(ValueError, match="string in the catalog but int64 in the standing map"):
+        split_catalog(pa.table({"item_id": ["1"]}), standing)
