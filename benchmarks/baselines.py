@@ -130,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--result", type=Path, default=Path("reports/baselines.json"))
     args = parser.parse_args(argv)
     params = load_params("params.yaml")
+    logging.getLogger("gensim").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 

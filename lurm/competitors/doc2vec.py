@@ -25,7 +25,7 @@ def doc2vec(
     user_ids: pa.Array,
     text_columns: Sequence[str],
     width: int = 128,
-    epochs: int = 10,
+    epochs: int = 5,
     seed: int = 0,
 ) -> np.ndarray:
     """Document vectors, (U, d) float32; the same seed gives the same vectors.
