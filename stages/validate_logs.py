@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     story: dict[str, Any] = {"month": args.month, "delivery": str(args.landing)}
     try:
         accept(args, load_params("params.yaml"), story)
-    except (ValueError, OSError) as refusal:
+    except (ValueError, FileNotFoundError) as refusal:
         write_text(validation_page(**story, refusal=str(refusal)), args.refused)
         raise
     args.refused.unlink(missing_ok=True)
@@ -106,9 +106,9 @@ def accept(args: argparse.Namespace, params: Params, story: dict[str, Any]) -> N
         refusals = [v.sentence() for v in failed if v.rule.severity == "critical"]
         if refusals:
             likely = behaviors.likely_month(connection, args.landing, timezone)
-            holds = f", seems to hold {likely}" if likely not in (None, args.month) else ""
+            holds = f" (it seems to hold {likely})" if likely not in (None, args.month) else ""
             raise ValueError(
-                f"{args.landing}{holds}, is refused as {args.month}: {'. '.join(refusals)}"
+                f"{args.landing} is refused as {args.month}{holds}: {'. '.join(refusals)}"
             )
         profile["sha256"] = file_hash(clean)
     write_json(profile, args.profile)
