@@ -43,18 +43,25 @@ def write_parquet(table: pa.Table, path: Path | str) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_schema(path: Path | str) -> pa.Schema:
-    """The columns and types of the parquet file; raises as :func:`read_parquet` does."""
+@contextmanager
+def _expecting(kind: str, path: Path | str, *damage: type[Exception]) -> Iterator[None]:
+    """Name the file in the error when it is absent, or when reading it shows ``damage``."""
     try:
-        return pq.read_schema(path)
-    except pa.ArrowInvalid as error:
+        yield
+    except damage as error:
         raise ValueError(
-            f"{path}: expected a complete parquet file, got {error}; deliver or rebuild it"
+            f"{path}: expected a complete {kind} file, got {error}; deliver or rebuild it"
         ) from error
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path}: expected a parquet file, found none; deliver it or run what writes it"
+            f"{path}: expected a {kind} file, found none; deliver it or run what writes it"
         ) from None
+
+
+def read_schema(path: Path | str) -> pa.Schema:
+    """The columns and types of the parquet file; raises as :func:`read_parquet` does."""
+    with _expecting("parquet", path, pa.ArrowInvalid):
+        return pq.read_schema(path)
 
 
 def read_parquet(path: Path | str, columns: list[str] | None = None) -> pa.Table:
@@ -64,12 +71,8 @@ def read_parquet(path: Path | str, columns: list[str] | None = None) -> pa.Table
         ValueError: the file is truncated or not parquet.
         FileNotFoundError: there is no such file.
     """
-    try:
+    with _expecting("parquet", path, pa.ArrowInvalid):
         return pq.ParquetFile(path).read(columns=columns)
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{path}: expected a complete parquet file, got {error}; deliver or rebuild it"
-        ) from error
 
 
 def write_json(value: Any, path: Path | str) -> None:
@@ -80,8 +83,9 @@ def write_json(value: Any, path: Path | str) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """The value of a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The value of a JSON file; raises as :func:`read_parquet` does."""
+    with _expecting("JSON", path, ValueError):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_text(text: str, path: Path | str) -> None:
@@ -103,26 +107,30 @@ def write_array(array: np.ndarray, path: Path | str) -> None:
 
 
 def read_array(path: Path | str) -> np.ndarray:
-    """The ``.npy`` file, memory-mapped read-only."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    """The ``.npy`` file, memory-mapped read-only; raises as :func:`read_parquet` does."""
+    with _expecting("npy", path, ValueError, EOFError):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def write_tensors(
     tensors: Mapping[str, Any], path: Path | str, settings: Mapping[str, Any] | None = None
 ) -> None:
-    """Write named torch tensors as safetensors, with JSON ``settings`` in the header."""
+    """Write named torch tensors as safetensors, with JSON ``settings`` in the header, in their order."""
     from safetensors.torch import save  # torch takes seconds to import, and most stages need none
 
-    header = {"settings": json.dumps(settings or {}, sort_keys=True)}
+    header = {"settings": json.dumps(settings or {})}  # not sorted: SMEN's scales have an order
     with replacing(path) as temporary:
         temporary.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, header))
 
 
 def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The named torch tensors and the JSON settings of a safetensors file."""
-    from safetensors import safe_open
+    """The named torch tensors and JSON settings of a safetensors file; raises as :func:`read_parquet`."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(str(path), framework="pt") as file:
+    with (
+        _expecting("safetensors", path, SafetensorError),
+        safe_open(str(path), framework="pt") as file,
+    ):
         settings = json.loads((file.metadata() or {}).get("settings", "{}"))
         return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118
 
