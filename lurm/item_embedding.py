@@ -5,9 +5,11 @@ batch, B behaviors.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,6 @@ from lurm.contrastive import nt_xent
 
 PAD, UNKNOWN = 0, 1  # word ids before the first word of the vocabulary
 DAY = 86_400_000_000  # microseconds
-
-_WORD = re.compile(r"\w+")
 
 
 # ---- words -------------------------------------------------------------------------------------
@@ -50,13 +50,22 @@ class Vocabulary:
         return cls(tuple(value["words"]), value["n_words_per_item"], tuple(value["text_columns"]))
 
 
+@cache
+def _word() -> re.Pattern[str]:
+    # Many scripts write vowels as combining marks, which Python's \w leaves out.
+    marks = [c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c)[0] == "M"]
+    return re.compile(rf"\w[\w{''.join(marks)}]*")
+
+
 def split_words(text: str) -> list[str]:
     """The words of a text, in order: runs of letters, digits and underscores of any script.
+
+    Scripts that put no space between words (Chinese, Thai) give one word per run.
 
     >>> split_words("BREAD:ITALIAN/FRENCH 20 OZ")
     ['bread', 'italian', 'french', '20', 'oz']
     """
-    return _WORD.findall(text.casefold())
+    return _word().findall(unicodedata.normalize("NFKC", text.casefold()))
 
 
 def item_words(catalog: pa.Table, text_columns: Sequence[str]) -> list[list[str]]:
@@ -159,9 +168,12 @@ class ItemEncoder(nn.Module):
 class PairSampler:
     """Pairs of different items that one user took less than ``beta_days`` apart.
 
-    Pairs are never listed: a behavior is drawn, then a partner from the window around it, which two
-    binary searches find. ``user`` (B,) and ``time`` (B,) in microseconds must be sorted by user, then
-    time; ``item`` (B,) holds row numbers of items.
+    Pairs are never listed: a behavior is drawn, then a partner from the window around it, which binary
+    searches find. ``user`` (B,) and ``time`` (B,) in microseconds are sorted by user, then time;
+    ``item`` (B,) holds row numbers of items.
+
+    Raises:
+        ValueError: the behaviors are not sorted, or no user has two.
     """
 
     def __init__(
@@ -171,12 +183,15 @@ class PairSampler:
         item: NDArray[np.int64],
         beta_days: float,
     ) -> None:
-        self.item = item
+        self.time, self.item = time, item
         self.beta = int(beta_days * DAY)
-        since = time - time.min() if len(time) else time
-        # One sorted axis for all users: users lie further apart on it than any window reaches.
-        self.axis = user * (int(since.max(initial=0)) + 2 * self.beta) + since
-        users, first = np.unique(user, return_index=True)
+        # One sorted axis for all users, of user and number of the moment: in microseconds it would
+        # leave int64 with some hundred thousand users.
+        users, first, self.user = np.unique(user, return_index=True, return_inverse=True)
+        self.moments, moment = np.unique(time, return_inverse=True)
+        self.axis = self.user * len(self.moments) + moment
+        if (np.diff(self.axis) < 0).any():
+            raise ValueError("embed_items: behaviors must be sorted by user, then time")
         last = np.append(first[1:], len(user))
         several = last - first > 1
         self.first, self.last = first[several], last[several]
@@ -193,8 +208,10 @@ class PairSampler:
         """
         users = rng.choice(len(self.first), size=min(n, len(self.first)), replace=False)
         x = rng.integers(self.first[users], self.last[users])
-        low = np.searchsorted(self.axis, self.axis[x] - self.beta, side="right")
-        high = np.searchsorted(self.axis, self.axis[x] + self.beta, side="left")
+        after = np.searchsorted(self.moments, self.time[x] - self.beta, side="right")
+        until = np.searchsorted(self.moments, self.time[x] + self.beta, side="left")
+        own = self.user[x] * len(self.moments)
+        low, high = (np.searchsorted(self.axis, own + moment) for moment in (after, until))
         y = rng.integers(low, high)
         differ = self.item[x] != self.item[y]
         return self.item[x[differ]], self.item[y[differ]]

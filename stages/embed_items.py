@@ -51,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     behaviors = pa.concat_tables(read_parquet(path) for path in months)
     behaviors = behaviors.sort_by([("user_id", "ascending"), ("timestamp", "ascending")])
     user = pc.rank(behaviors["user_id"], tiebreaker="dense").to_numpy()
-    item = pc.index_in(behaviors["item_id"], catalog["item_id"]).to_numpy()
+    item = pc.index_in(behaviors["item_id"], catalog["item_id"])
+    if item.null_count:
+        raise ValueError(
+            f"{args.training}: {item.null_count:,} behaviors are of items that catalog.parquet does not "
+            "hold; pin the catalog and the months of one release"
+        )
     time = behaviors["timestamp"].cast(pa.int64()).to_numpy()
 
     vocabulary = build_vocabulary(
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ids = word_ids(catalog, vocabulary)
     encoder, losses = train_item_encoder(
         ids,
-        PairSampler(user.astype(np.int64), time, item.astype(np.int64), settings.beta_days),
+        PairSampler(user.astype(np.int64), time, item.to_numpy(), settings.beta_days),
         n_words=len(vocabulary),
         width=settings.width,
         temperature=settings.temperature,
