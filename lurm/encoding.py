@@ -146,9 +146,15 @@ def encode_month(
     ``boi`` is the month's bags (:data:`lurm.tables.BOI`), ``month`` its number.
 
     Raises:
-        ValueError: an interest the model does not know, or ids of another type than before.
+        ValueError: the states already hold the month; an interest the model does not know; ids of
+            another type than before.
     """
     settings = smen.settings
+    if states.last_month.max(initial=NEVER) >= month:
+        raise ValueError(
+            f"encode_users: {month_name(month)} should go on from an earlier month, the states "
+            f"already hold {month_name(int(states.last_month.max()))}; encode the months in order"
+        )
     states, bags = _join(settings, states, boi)
     active = np.diff(bags.indptr) > 0
     scales, parts = {}, []

@@ -27,7 +27,10 @@ from lurm.timelines import Periods
 
 @dataclass(frozen=True)
 class SmenSettings:
-    """What fixes the shape and the arithmetic of a SMEN; ``scales`` are spans in months, by name."""
+    """What fixes the shape and the arithmetic of a SMEN.
+
+    ``scales`` are spans in months, by name; the gates of eq. 7 follow their order.
+    """
 
     n_interests: int
     n_anchors: int
@@ -74,7 +77,7 @@ class MultiAnchor(nn.Module):
             shared.flatten(1),
             offsets,
             mode="sum",
-            per_sample_weights=counts.log1p(),
+            per_sample_weights=counts.to(rows.dtype).log1p(),
             include_last_offset=True,
         )
         return functional.relu(bags).unflatten(1, shared.shape[1:])
@@ -150,9 +153,9 @@ class Smen(nn.Module):
 
     def forward(self, scales: list[Periods]) -> Tensor:
         """User vectors [r^_1, ..., r^_M] (n, M, H) of n sequences, given once per scale."""
-        n, device = len(scales[0].lengths), self.head_mix.device
-        start = torch.zeros(n, self.settings.n_anchors, self.settings.width, device=device)
-        steps = torch.zeros(n, dtype=torch.int64, device=device)
+        n = len(scales[0].lengths)
+        start = self.head_mix.new_zeros(n, self.settings.n_anchors, self.settings.width)
+        steps = torch.zeros(n, dtype=torch.int64)
         return self.merge([self.advance(periods, start, steps) for periods in scales])
 
     # ---- contrastive head ----------------------------------------------------------------------

@@ -44,9 +44,9 @@ class Periods:
 
 def build_timelines(boi: dict[int, pa.Table]) -> Timelines:
     """The timelines of all users in the monthly bags ``{month number: BOI table}``."""
-    users = pa.concat_arrays(
-        [chunk for table in boi.values() for chunk in table.column("user_id").chunks]
-    ).unique()
+    users = pa.concat_tables(table.select(["user_id"]) for table in boi.values())[
+        "user_id"
+    ].unique()
     users = users.take(pc.sort_indices(users))
     rows, months, interests, counts = [], [], [], []
     for number, table in boi.items():
@@ -119,17 +119,13 @@ def cut_periods(
     bags = ranges(first, last)
     sequence = np.repeat(np.arange(len(first)), last - first)
     period = timelines.months[bags] // span
-    starts = np.ones(len(bags), dtype=bool)
-    starts[1:] = (np.diff(sequence) != 0) | (np.diff(period) != 0)
-    if empty_periods == "zeros":
-        # Within a sequence each bag moves on by as many rows as its period number does.
-        steps = np.diff(period, prepend=period[:1])
-        steps[np.diff(sequence, prepend=-1) != 0] = 1
-        row = np.cumsum(steps) - 1
-    else:
-        row = np.cumsum(starts) - 1
-    ends = np.searchsorted(sequence, np.arange(1, len(first) + 1)) - 1
-    lengths = np.diff(row[ends], prepend=-1)
+    # Within a sequence each bag moves on by as many rows as its period number does, or by one.
+    steps = np.diff(period, prepend=period[:1]).astype(np.int64)
+    if empty_periods == "skip":
+        steps = np.minimum(steps, 1)
+    steps[np.diff(sequence, prepend=-1) != 0] = 1
+    row = np.cumsum(steps) - 1
+    lengths = np.bincount(sequence, weights=steps, minlength=len(first)).astype(np.int64)
     entry_first, entry_last = timelines.first_entry[bags], timelines.first_entry[bags + 1]
     entries = ranges(entry_first, entry_last)
     table = sparse.csr_matrix(

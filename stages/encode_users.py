@@ -12,7 +12,6 @@ from pathlib import Path
 from lurm.console import run_stage
 from lurm.encoding import encode_month, load_states, save_states, user_vectors
 from lurm.months import month_number
-from lurm.params import load_params
 from lurm.smen import load_smen
 from lurm.storage import read_parquet, write_parquet
 from lurm.tables import BOI, check_columns
@@ -27,7 +26,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--month", required=True)
     args = parser.parse_args(argv)
-    load_params("params.yaml")
 
     smen, version = load_smen(args.smen)
     states = load_states(args.previous, version)
