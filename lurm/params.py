@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from lurm.months import check_consecutive, month_number
 
@@ -22,8 +23,10 @@ def _month(value: str) -> str:
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except Exception as error:
-        raise ValueError(f"expected an IANA time zone such as 'Europe/Paris', got {value!r}") from error
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(
+            f"expected an IANA time zone such as 'Europe/Paris', got {value!r}"
+        ) from error
     return value
 
 
@@ -33,11 +36,12 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Memory = Annotated[str, Field(pattern=r"^\d+(MB|GB)$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 START = "start"
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Calendar(Section):
@@ -107,7 +111,7 @@ class ClusterInterests(Section):
     sparsity: Annotated[float, Field(ge=0)]
     interests_per_item: Count
     soft_temperature: Positive
-    memory_limit: Annotated[str, Field(pattern=r"^\d+(MB|GB)$")]
+    memory_limit: Memory
     seed: Seed
 
 
@@ -117,7 +121,7 @@ class BuildBoi(Section):
 
 
 class PretrainSmen(Section):
-    scales: dict[str, Count] = Field(min_length=1)
+    scales: dict[Name, Count] = Field(min_length=1)
     n_anchors: Count
     width: Count
     gate: Literal["per_scale", "complement"]
@@ -130,6 +134,15 @@ class PretrainSmen(Section):
     min_view_share: Annotated[float, Field(gt=0, le=1)]
     max_view_share: Annotated[float, Field(gt=0, le=1)]
     seed: Seed
+
+    @model_validator(mode="after")
+    def _view_shares_in_order(self) -> "PretrainSmen":
+        if self.min_view_share > self.max_view_share:
+            raise ValueError(
+                f"pretrain_smen.min_view_share ({self.min_view_share}) must not exceed "
+                f"max_view_share ({self.max_view_share})"
+            )
+        return self
 
 
 class Evaluation(Section):
@@ -175,7 +188,7 @@ class Params(Section):
     build_boi: BuildBoi
     pretrain_smen: PretrainSmen
     evaluation: Evaluation
-    tasks: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Task]
+    tasks: dict[Name, Task]
 
     @model_validator(mode="after")
     def _months_hang_together(self) -> "Params":
@@ -212,17 +225,24 @@ def parse_params(settings: Any, where: str = "params.yaml") -> Params:
     try:
         return Params.model_validate(settings)
     except ValidationError as error:
-        faults = [
-            f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
-            f" (got {fault['input']!r})"
-            if fault["type"] not in ("value_error", "missing")
-            else f"  {'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise ValueError(f"{where} is not valid:\n" + "\n".join(faults)) from None
+        raise ValueError(
+            f"{where} is not valid:\n" + "\n".join(map(_in_one_line, error.errors()))
+        ) from None
+
+
+def _in_one_line(fault: ErrorDetails) -> str:
+    key = ".".join(map(str, fault["loc"])) or "the whole"
+    if fault["type"] == "extra_forbidden":
+        return f"  {key}: no such setting; is it misspelt?"
+    message = fault["msg"].removeprefix("Value error, ")
+    told = fault["type"] in ("value_error", "missing") or isinstance(fault["input"], dict | list)
+    return f"  {key}: {message}" + ("" if told else f" (got {fault['input']!r})")
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
     """The settings of the YAML file at ``path``; see :func:`parse_params` for what is refused."""
-    with Path(path).open(encoding="utf-8") as file:
-        return parse_params(yaml.safe_load(file), str(path))
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    return parse_params(settings, str(path))
