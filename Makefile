@@ -1,5 +1,4 @@
 # The doors of the project. Everything runs in .venv, which `make setup` fills from requirements.lock.
-# DATASET=ta_feng runs the second example in a workspace of its own.
 
 PYTHON ?= python3.11
 BIN := .venv/bin
