@@ -1,0 +1,128 @@
+"""Pre-training on planted groups: it learns, it repeats, and nobody is left without a negative."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lurm import pretraining
+from lurm.pretraining import pretrain, view_periods
+from lurm.smen import Smen, SmenSettings
+from lurm.timelines import build_timelines
+from tests import reference
+
+SETTINGS = SmenSettings(n_interests=40, n_anchors=2, width=8, scales={"month": 1, "year": 12})
+OPTIONS = {
+    "temperature": 0.1,
+    "batch_size": 16,
+    "epochs": 2,
+    "learning_rate": 0.01,
+    "min_view_share": 0.2,
+    "max_view_share": 0.6,
+    "seed": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def planted(n_users=48, as_text=False):
+    """Users of four groups: a month holds two of the group's five interests, and louder noise."""
+    rng = np.random.default_rng(0)
+    lives = {}
+    for u in range(n_users):
+        life = lives[f"ü{u:03d}" if as_text else u] = {}
+        for month in range(24200, 24208):
+            noise = rng.choice(np.arange(20, 40), 4, replace=False)
+            of_group = rng.choice(5, 2, replace=False) + u % 4 * 5
+            life[month] = dict.fromkeys(noise.tolist(), 4.0) | dict.fromkeys(of_group.tolist(), 1.0)
+    return build_timelines(reference.boi_tables(lives))
+
+
+@pytest.fixture(scope="module")
+def timelines():
+    return planted()
+
+
+def vectors(smen, timelines):
+    first, last = timelines.first_bag[:-1], timelines.first_bag[1:]
+    out = smen(view_periods(timelines, first, last, SETTINGS)).detach().flatten(1).numpy()
+    return out - out.mean(axis=0)
+
+
+def closeness(smen, timelines):
+    """Mean cosine within groups less the mean cosine between them."""
+    v = vectors(smen, timelines)
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    groups = np.arange(len(v)) % 4
+    same = np.equal.outer(groups, groups)
+    return (v @ v.T)[same].mean() - (v @ v.T)[~same].mean()
+
+
+def test_the_loss_falls_and_users_of_one_group_come_closer(timelines):
+    smen, losses = pretrain(timelines, SETTINGS, **OPTIONS | {"epochs": 8})
+    assert losses[-1] < losses[0] - 0.5
+    torch.manual_seed(0)
+    assert closeness(smen, timelines) > closeness(Smen(SETTINGS), timelines) + 0.5
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(timelines):
+    first, again, other = (
+        pretrain(timelines, SETTINGS, **OPTIONS | {"seed": seed})[0].state_dict()
+        for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_user_ids_may_be_text_and_do_not_enter_the_model(timelines):
+    by_number, _ = pretrain(timelines, SETTINGS, **OPTIONS)
+    by_text, _ = pretrain(planted(as_text=True), SETTINGS, **OPTIONS)
+    assert torch.equal(by_number.head_mix, by_text.head_mix)
+
+
+def test_every_weight_of_the_encoder_and_of_the_head_is_trained(timelines):
+    smen, _ = pretrain(timelines, SETTINGS, **OPTIONS)
+    torch.manual_seed(0)
+    before = Smen(SETTINGS).state_dict()
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in smen.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gate": "complement", "empty_periods": "zeros", "aggregation": "mean"},
+        {"scales": {"quarter": 3}},
+        {"scales": {"year": 12, "half": 6, "month": 1}, "empty_periods": "zeros"},
+    ],
+)
+def test_every_setting_trains(timelines, change):
+    settings = SmenSettings(**SETTINGS.to_json() | change)
+    _, losses = pretrain(timelines, settings, **OPTIONS)
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+
+
+@given(st.integers(2, 60), st.integers(2, 20))
+def test_every_user_is_in_one_batch_and_no_batch_holds_a_single_user(n_users, size):
+    users = np.random.default_rng(0).permutation(n_users)
+    batches = list(pretraining._batches(users, size))
+    assert np.concatenate(batches).tolist() == users.tolist()
+    assert all(2 <= len(batch) <= size + 1 for batch in batches)
+
+
+@pytest.mark.parametrize("n_users", [2, 3, 5])
+def test_a_handful_of_users_is_enough(n_users):
+    _, losses = pretrain(planted(n_users), SETTINGS, **OPTIONS | {"batch_size": 2})
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("n_users", [0, 1])
+def test_fewer_than_two_users_are_refused(n_users):
+    lives = {u: {24200: {0: 1.0}} for u in range(n_users)}
+    table = reference.boi_table(lives, 24200, planted(2).users.type)
+    with pytest.raises(ValueError, match=rf"needs two users or more, the timelines hold {n_users}"):
+        pretrain(build_timelines({24200: table}), SETTINGS, **OPTIONS)

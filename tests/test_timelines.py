@@ -1,0 +1,130 @@
+"""Timelines and their periods against dictionaries of counts."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lurm.timelines import build_timelines, cut_periods, load_timelines, ranges, save_timelines
+from tests import reference
+
+FIRST = 2016 * 12 + 9  # a life that begins in October crosses years and quarters
+bags = st.dictionaries(st.integers(0, 4), st.sampled_from([0.5, 1.0, 2.0, 7.0]), min_size=1)
+lives_of = st.dictionaries(st.integers(FIRST, FIRST + 30), bags, min_size=1, max_size=6)
+many_lives = st.dictionaries(st.integers(-5, 5), lives_of, min_size=1, max_size=5)
+
+
+def as_lives(timelines):
+    """The timelines read back one entry at a time."""
+    lives = {}
+    for u, user in enumerate(timelines.users.to_pylist()):
+        life = lives[user] = {}
+        for b in range(timelines.first_bag[u], timelines.first_bag[u + 1]):
+            bag = life[int(timelines.months[b])] = {}
+            for e in range(timelines.first_entry[b], timelines.first_entry[b + 1]):
+                bag[int(timelines.interests[e])] = float(timelines.counts[e])
+    return lives
+
+
+def as_bags(periods):
+    """One list of bags per sequence."""
+    every = [
+        dict(
+            zip(
+                periods.interests[first:last].tolist(),
+                periods.counts[first:last].tolist(),
+                strict=True,
+            )
+        )
+        for first, last in zip(periods.offsets, periods.offsets[1:], strict=False)
+    ]
+    assert sum(periods.lengths) == len(every)
+    ends = np.cumsum(periods.lengths)
+    return [every[end - n : end] for n, end in zip(periods.lengths, ends, strict=True)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(many_lives)
+def test_no_count_is_lost_and_users_and_months_are_in_order(lives):
+    timelines = build_timelines(reference.boi_tables(lives))
+    assert as_lives(timelines) == lives
+    assert timelines.users.to_pylist() == sorted(lives)
+    for life in as_lives(timelines).values():
+        assert list(life) == sorted(life)
+        assert all(list(bag) == sorted(bag) for bag in life.values())
+
+
+@settings(max_examples=50, deadline=None)
+@given(many_lives)
+def test_neither_the_order_of_months_nor_that_of_rows_changes_anything(lives):
+    tables = reference.boi_tables(lives)
+    backwards = {month: table[::-1] for month, table in reversed(tables.items())}
+    one, other = build_timelines(tables), build_timelines(backwards)
+    assert one.users.equals(other.users)
+    for name in ("first_bag", "months", "first_entry", "interests", "counts"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@settings(max_examples=100, deadline=None)
+@given(many_lives, st.sampled_from([1, 3, 12]), st.sampled_from(["skip", "zeros"]), st.data())
+def test_periods_are_those_of_a_slow_loop_at_every_scale(lives, span, empty_periods, data):
+    timelines = build_timelines(reference.boi_tables(lives))
+    stretches, expected = [], []
+    for _ in range(data.draw(st.integers(1, 4))):
+        u = data.draw(st.integers(0, len(lives) - 1))
+        life = lives[timelines.users[u].as_py()]
+        first = data.draw(st.integers(0, len(life)))
+        last = data.draw(st.integers(first, len(life)))
+        stretches.append(timelines.first_bag[u] + np.array([first, last]))
+        part = {month: life[month] for month in sorted(life)[first:last]}
+        expected.append(reference.periods(part, span, empty_periods) if part else [])
+    first, last = np.array(stretches).T
+    options = {"span": span, "empty_periods": empty_periods, "n_interests": 5}
+    assert as_bags(cut_periods(timelines, first, last, **options)) == expected
+
+
+@pytest.mark.parametrize(("span", "n_periods"), [(1, 4), (3, 2), (12, 2), (24, 1), (1000, 1)])
+def test_a_bag_is_the_logarithm_of_summed_counts_and_no_sum_of_logarithms(span, n_periods):
+    months = [FIRST, FIRST + 1, FIRST + 3, FIRST + 4]  # 2016-10, 2016-11, 2017-01, 2017-02
+    timelines = build_timelines(reference.boi_tables({0: {m: {0: 3.0} for m in months}}))
+    options = {"span": span, "empty_periods": "skip", "n_interests": 1}
+    periods = cut_periods(timelines, np.array([0]), np.array([4]), **options)
+    assert np.log1p(periods.counts) == pytest.approx([math.log(1 + 12 / n_periods)] * n_periods)
+
+
+def test_no_month_at_all_gives_no_sequence_and_no_user_no_timeline():
+    none = np.zeros(0, dtype=np.int64)
+    timelines = build_timelines({FIRST: reference.boi_table({}, FIRST, pa.string())})
+    assert len(timelines.users) == 0
+    options = {"span": 12, "empty_periods": "zeros", "n_interests": 5}
+    assert as_bags(cut_periods(timelines, none, none, **options)) == []
+
+
+@pytest.mark.parametrize("users", [[3, -1], ["b", "Ä"]])
+def test_timelines_come_back_from_disk_mapped_and_not_read(users, tmp_path):
+    lives = {user: {FIRST + i: {i: 1.5}} for i, user in enumerate(users)}
+    timelines = build_timelines(reference.boi_tables(lives))
+    save_timelines(timelines, tmp_path)
+    loaded = load_timelines(tmp_path)
+    assert as_lives(loaded) == lives
+    assert loaded.users.equals(timelines.users)
+    assert isinstance(loaded.counts, np.memmap)
+
+
+def test_months_whose_user_ids_differ_in_type_are_refused():
+    tables = reference.boi_tables({1: {FIRST: {0: 1.0}}})
+    tables |= reference.boi_tables({"1": {FIRST + 1: {0: 1.0}}})
+    with pytest.raises(ValueError, match="user_id"):
+        build_timelines(tables)
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), max_size=6))
+def test_ranges_are_laid_end_to_end(pairs):
+    first = np.array([start for start, _ in pairs], dtype=np.int64)
+    last = first + np.array([n for _, n in pairs], dtype=np.int64)
+    assert ranges(first, last).tolist() == [
+        number for a, b in zip(first, last, strict=True) for number in range(a, b)
+    ]
