@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {
             "task": args.task,
             "n_users": len(labels.y),
-            "classes": labels.counts,
+            "classes": [{"class": name, "n_users": n} for name, n in labels.counts.items()],
             "auc": scores.mean_auc,
             "auc_se": scores.auc_se,
             "acc": scores.mean_accuracy,

@@ -1,15 +1,11 @@
 """The page about one month's delivery, for people who send or watch the data: one HTML file."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from lurm.behaviors import REASONS
+from lurm.reporting.pages import render
 from lurm.validation import Verdict
-
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def validation_page(
@@ -39,14 +35,8 @@ def validation_page(
         days: clean behaviors by day.
         examples: some of the rows set aside, as delivered.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("validation.html").render(
+    return render(
+        "validation.html",
         month=month,
         delivery=delivery,
         refusal=refusal,

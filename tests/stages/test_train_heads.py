@@ -69,8 +69,8 @@ def test_a_task_gets_its_scores_its_curve_and_a_head_that_knows_what_it_is(task,
     train(task, labels)
     result = read_json("out/result.json")
     assert result["task"] == task
-    assert result["n_users"] == sum(result["classes"].values()) == N_USERS
-    assert sorted(result["classes"]) == classes
+    assert result["n_users"] == sum(c["n_users"] for c in result["classes"]) == N_USERS
+    assert [c["class"] for c in result["classes"]] == classes
     assert result["auc"] == pytest.approx(np.mean([fold["auc"] for fold in result["folds"]]))
     assert len(result["folds"]) == 3
     assert result["auc"] > 0.8

@@ -1,0 +1,1 @@
+"""What people read: pages that need nothing from outside, and the table at the end of a run."""

@@ -1,0 +1,31 @@
+"""The scores of all tasks of a run in one small record."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+
+def summary(heads: Sequence[Mapping[str, Any]], model_version: str) -> dict[str, Any]:
+    """The scores of every task, and their mean.
+
+    ``mean_auc_se`` takes the tasks as given and their scores as independent: the root of the summed
+    squares of their standard errors, divided by the number of tasks. Without tasks both are None.
+    ``tasks`` is a list, in the order given: DVC shows what lies outside of lists as metrics.
+
+    Args:
+        heads: results of train_heads.
+        model_version: of the vectors that were scored.
+
+    >>> summary([{"task": "a", "auc": 0.7, "auc_se": 0.03, "acc": 0.6, "n_users": 9},
+    ...          {"task": "b", "auc": 0.8, "auc_se": 0.04, "acc": 0.6, "n_users": 9}], "v")["mean_auc_se"]
+    0.025
+    """
+    figures = ("task", "n_users", "auc", "auc_se", "acc")
+    return {
+        "model_version": model_version,
+        "mean_auc": sum(head["auc"] for head in heads) / len(heads) if heads else None,
+        "mean_auc_se": (
+            sqrt(sum(head["auc_se"] ** 2 for head in heads)) / len(heads) if heads else None
+        ),
+        "tasks": [{figure: head[figure] for figure in figures} for head in heads],
+    }
