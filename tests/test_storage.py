@@ -1,0 +1,185 @@
+"""Files are whole or not there, and a reader says which file is damaged or missing."""
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from lurm.storage import (
+    file_hash,
+    month_files,
+    read_array,
+    read_json,
+    read_parquet,
+    read_schema,
+    read_tensors,
+    replacing,
+    write_array,
+    write_csv,
+    write_json,
+    write_parquet,
+    write_tensors,
+    write_text,
+)
+
+N = 50_000
+NOISE = np.random.default_rng(0).standard_normal(N)
+WRITERS = {
+    "table.parquet": lambda path: write_parquet(pa.table({"a": NOISE}), path),
+    "value.json": lambda path: write_json(NOISE.tolist(), path),
+    "text.html": lambda path: write_text("ü" * N, path),
+    "columns.csv": lambda path: write_csv({"a": NOISE, "b": range(N)}, path),
+    "array.npy": lambda path: write_array(NOISE, path),
+    "weights.safetensors": lambda path: write_tensors({"a": torch.from_numpy(NOISE)}, path),
+}
+READERS = {
+    "table.parquet": read_parquet,
+    "value.json": read_json,
+    "array.npy": read_array,
+    "weights.safetensors": read_tensors,
+}
+each_writer = pytest.mark.parametrize("name", WRITERS)
+
+
+@each_writer
+def test_the_same_content_gives_the_same_bytes_in_a_folder_made_for_it(name, tmp_path):
+    for folder in ("one/two", "three"):
+        WRITERS[name](tmp_path / folder / name)
+    assert file_hash(tmp_path / "one/two" / name) == file_hash(tmp_path / "three" / name)
+    assert stat.S_IMODE((tmp_path / "three" / name).stat().st_mode) == 0o644
+
+
+@each_writer
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(name, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / name).write_bytes(b"before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        WRITERS[name](tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"before"
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_disk_that_fills_up_in_mid_write_leaves_the_old_files_and_nothing_else(tmp_path):
+    script = f"""
+import resource, sys
+sys.path[:0] = {sys.path!r}
+from tests.test_storage import WRITERS
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+for name, write in WRITERS.items():
+    try:
+        write({str(tmp_path)!r} + "/" + name)
+    except OSError as error:
+        print(name)
+"""
+    for name in WRITERS:
+        (tmp_path / name).write_bytes(b"before")
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == list(WRITERS)
+    assert sorted(os.listdir(tmp_path)) == sorted(WRITERS)
+    assert {(tmp_path / name).read_bytes() for name in WRITERS} == {b"before"}
+
+
+def test_a_killed_process_leaves_the_old_file_and_a_rerun_replaces_it(tmp_path):
+    path = tmp_path / "value.json"
+    write_json("before", path)
+    script = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+from lurm.storage import replacing
+with replacing({str(path)!r}) as temporary:
+    temporary.write_text('"half')
+    print("half way", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"half way\n"
+        process.send_signal(signal.SIGKILL)
+    assert read_json(path) == "before"
+    write_json("after", path)
+    assert read_json(path) == "after"
+
+
+def test_an_error_while_writing_leaves_nothing_where_nothing_was(tmp_path):
+    with pytest.raises(RuntimeError), replacing(tmp_path / "out.txt") as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+
+
+def test_everything_written_reads_back(tmp_path):
+    for name, write in WRITERS.items():
+        write(tmp_path / name)
+    np.testing.assert_array_equal(read_parquet(tmp_path / "table.parquet")["a"], NOISE)
+    assert read_schema(tmp_path / "table.parquet").names == ["a"]
+    assert read_json(tmp_path / "value.json") == NOISE.tolist()
+    array = read_array(tmp_path / "array.npy")
+    np.testing.assert_array_equal(array, NOISE)
+    assert isinstance(array, np.memmap)
+    tensors, settings = read_tensors(tmp_path / "weights.safetensors")
+    assert torch.equal(tensors["a"], torch.from_numpy(NOISE))
+    assert settings == {}
+    assert (tmp_path / "columns.csv").read_text().splitlines()[0] == '"a","b"'
+
+
+def test_settings_beside_tensors_keep_their_order(tmp_path):
+    settings = {"version": "v", "scales": {"year": 12, "month": 1, "quarter": 3}}
+    write_tensors({"a": torch.zeros(1)}, tmp_path / "a", settings)
+    _, read = read_tensors(tmp_path / "a")
+    assert list(read["scales"].items()) == list(settings["scales"].items())
+
+
+def test_tensors_that_are_views_are_written_as_they_look(tmp_path):
+    square = torch.arange(6.0).reshape(2, 3)
+    write_tensors({"t": square.T}, tmp_path / "a")
+    assert torch.equal(read_tensors(tmp_path / "a")[0]["t"], square.T)
+
+
+def test_json_has_no_word_for_what_is_no_number(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json({"loss": float("nan")}, tmp_path / "a.json")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_truncated_file_is_refused_by_its_name(name, tmp_path):
+    WRITERS[name](tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for length in (0, 9, len(whole) // 2):
+        (tmp_path / name).write_bytes(whole[:length])
+        with pytest.raises(
+            ValueError, match=f"{name}: expected a complete .* deliver or rebuild it"
+        ):
+            READERS[name](tmp_path / name)
+
+
+@pytest.mark.parametrize("read", [*READERS.values(), read_schema])
+def test_a_missing_file_is_refused_by_its_name(read, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent: expected a .* file, found none"):
+        read(tmp_path / "absent")
+
+
+def test_the_files_of_months_come_in_the_order_asked_for_and_others_stay_unread(tmp_path):
+    for month in ("2017-01", "2017-02", "2017-03"):
+        (tmp_path / f"{month}.parquet").touch()
+    paths = month_files(tmp_path, ["2017-02", "2017-01"])
+    assert paths == [tmp_path / "2017-02.parquet", tmp_path / "2017-01.parquet"]
+
+
+def test_all_missing_months_are_named_at_once(tmp_path):
+    (tmp_path / "2017-02.parquet").touch()
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"each of 2017-01\.\.2017-03, missing 2017-01\.parquet, 2017-03\.parquet;",
+    ):
+        month_files(Path(tmp_path), ["2017-01", "2017-02", "2017-03"])
