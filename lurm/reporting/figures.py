@@ -320,7 +320,7 @@ def roc(curves: Mapping[str, Points], colours: Mapping[str, str], label: str) ->
 def score_axis(scores: Iterable[float]) -> tuple[float, float]:
     """The range of an axis of AUC that holds chance and all scores, on twentieths."""
     values = [0.5, 0.55, *scores]
-    return math.floor(min(values) * 20 - 1e-9) / 20, math.ceil(max(values) * 20 + 1e-9) / 20
+    return math.floor(min(values) * 20 + 1e-9) / 20, math.ceil(max(values) * 20 - 1e-9) / 20
 
 
 def _score_panel(axis: tuple[float, float]) -> Panel:
