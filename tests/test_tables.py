@@ -28,7 +28,7 @@ def test_nothing_else_can_be_an_id(kind):
 
 def test_all_faults_of_a_table_are_told_at_once_with_what_was_found():
     schema = pa.schema({"user_id": pa.float64(), "timestamp": pa.string(), "extra": pa.int8()})
-    with pytest.raises(ValueError, match="^landing/2017-05") as error:
+    with pytest.raises(ValueError, match=r"^landing/2017-05") as error:
         check_columns(schema, BEHAVIORS, "landing/2017-05.parquet")
     for told in (
         "column 'user_id' should be integer or string, is double",
@@ -52,7 +52,7 @@ def test_ids_are_integers_everywhere_or_text_everywhere():
     )
     check_same_ids(small, number, "item_id", "file")
     check_same_ids(long_text, text, "item_id", "file")
-    with pytest.raises(ValueError, match="expected item_id to hold integers .*, found strings"):
+    with pytest.raises(ValueError, match=r"expected item_id to hold integers .*, found strings"):
         check_same_ids(text, number, "item_id", "file")
 
 

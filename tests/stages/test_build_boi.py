@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+
+from lurm.storage import read_parquet
+from lurm.tables import BOI, check_columns
+from stages.build_boi import main
+from tests import small_world
+
+ARGS = [
+    "--behaviors=2017-01.parquet",
+    "--item-interests=item_interests.parquet",
+    "--boi=out/b.parquet",
+]
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small_world.write_settings()
+    small_world.write_behaviors("2017-01", folder=".")
+    small_world.write_item_interests()
+
+
+def test_every_behavior_is_counted_once_sorted_by_user_then_interest():
+    main(ARGS)
+    table = read_parquet("out/b.parquet")
+    check_columns(table.schema, BOI, "bags")
+    keys = list(zip(table["user_id"].to_pylist(), table["interest"].to_pylist(), strict=True))
+    assert keys == sorted(set(keys))
+    counts = dict.fromkeys(keys, 0)
+    for row in read_parquet("2017-01.parquet").to_pylist():
+        counts[row["user_id"], row["item_id"] % 4] += 1
+    assert dict(zip(keys, table["count"].to_pylist(), strict=True)) == counts
+
+
+def test_the_same_month_gives_the_same_bytes():
+    main(ARGS)
+    first = small_world.files("out")
+    main(ARGS)
+    assert small_world.files("out") == first
+
+
+def test_items_without_an_interest_are_refused_and_the_bags_before_stay():
+    main(ARGS)
+    first = small_world.files("out")
+    small_world.write_item_interests(n_items=10)
+    with pytest.raises(ValueError, match=r"2017-01\.parquet: \d+ items with \d+ behaviors have no"):
+        main(ARGS)
+    assert small_world.files("out") == first
+
+
+@pytest.mark.parametrize("name", ["2017-01.parquet", "item_interests.parquet"])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_file_that_cannot_be_read_is_named_and_nothing_is_written(name, damage):
+    whole = Path(name).read_bytes()
+    Path(name).unlink()
+    if damage == "truncated":
+        Path(name).write_bytes(whole[:-9])
+    with pytest.raises((ValueError, OSError), match=name):
+        main(ARGS)
+    assert small_world.files("out") == {}

@@ -1,0 +1,151 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from lurm.months import month_number
+from lurm.storage import read_parquet, write_parquet
+from lurm.tables import user_vectors_schema
+from stages import build_boi, build_timelines, pretrain_smen
+from stages.encode_users import main
+from tests import small_world
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with bags of four months, and SMEN trained on the first three."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        small_world.write_settings()
+        small_world.write_item_interests()
+        for month in small_world.MONTHS:
+            small_world.write_behaviors(month)
+            interests = "--item-interests=item_interests.parquet"
+            behaviors = f"--behaviors=training/behaviors/{month}.parquet"
+            build_boi.main([behaviors, interests, f"--boi=boi/{month}.parquet"])
+        build_timelines.main(["--training=training", interests, "--timelines=timelines"])
+        train()
+    return folder
+
+
+def train():
+    outs = ["--smen=smen.safetensors", "--start=states/start", "--result=smen.json"]
+    pretrain_smen.main(["--timelines=timelines", *outs, "--plot=smen.csv"])
+
+
+@pytest.fixture(autouse=True)
+def workspace(trained, tmp_path, monkeypatch):
+    """A copy of the trained folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in small_world.files(trained).items():
+        path = tmp_path / Path(name).relative_to(trained)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def encode(month, previous):
+    main(
+        f"--month={month} --boi=boi/{month}.parquet --previous=states/{previous} "
+        f"--smen=smen.safetensors --state=states/{month} --vectors=vectors/{month}.parquet".split()
+    )
+    return read_parquet(f"vectors/{month}.parquet")
+
+
+def encode_all(months=small_world.MONTHS):
+    for month, previous in zip(months, ["start", *months], strict=False):
+        table = encode(month, previous)
+    return table
+
+
+def refused(told, month="2017-01", previous="start", error=ValueError):
+    with pytest.raises(error, match=told):
+        encode(month, previous)
+    assert not Path(f"states/{month}").exists()
+    assert not Path(f"vectors/{month}.parquet").exists()
+
+
+def test_every_user_seen_so_far_has_one_row_sorted_by_id():
+    table = encode_all()
+    assert table.schema == user_vectors_schema(8, pa.string())
+    users = table["user_id"].to_pylist()
+    assert users == [small_world.user_name(u) for u in range(small_world.N_USERS)]
+    rows = table.to_pylist()
+    assert all(np.isfinite(row["vector"]).all() for row in rows)
+    assert [row["n_behaviors"] for row in rows] == [24] * 11 + [6]
+    assert {row["first_month"] for row in rows} == {"2017-01"}
+    assert [row["last_month"] for row in rows] == ["2017-04"] * 11 + ["2017-01"]
+
+
+def test_a_user_who_stays_away_keeps_the_vector_since_empty_periods_are_skipped():
+    first, last = encode_all(["2017-01"]), encode_all()
+    assert first["vector"].to_pylist()[11] == last["vector"].to_pylist()[11]
+    assert first["vector"].to_pylist()[0] != last["vector"].to_pylist()[0]
+
+
+def test_the_same_input_gives_the_same_bytes():
+    encode_all()
+    first = small_world.files("states") | small_world.files("vectors")
+    encode_all()
+    assert small_world.files("states") | small_world.files("vectors") == first
+
+
+def test_later_months_do_not_reach_into_earlier_vectors():
+    first = encode_all(["2017-01", "2017-02"])
+    bags = read_parquet("boi/2017-03.parquet")
+    write_parquet(bags.slice(len(bags) // 2), "boi/2017-03.parquet")
+    assert encode_all(["2017-01", "2017-02"]).equals(first)
+
+
+def test_the_states_of_another_model_are_refused():
+    encode("2017-01", "start")
+    small_world.write_settings(pretrain_smen={"seed": 5})
+    train()
+    refused("found those of 2017-03-r1-", "2017-02", "2017-01")
+
+
+def test_an_interest_that_the_model_does_not_know_is_refused():
+    bags = read_parquet("boi/2017-01.parquet")
+    strange = pa.array(bags["interest"].to_numpy() + 1, pa.int32())
+    write_parquet(bags.set_column(1, "interest", strange), "boi/2017-01.parquet")
+    refused(r"the model knows interests 0\.\.3, the bags hold 1\.\.4")
+
+
+def test_user_ids_of_another_type_are_refused():
+    encode("2017-01", "start")
+    bags = read_parquet("boi/2017-02.parquet")
+    write_parquet(bags.set_column(0, "user_id", pa.array(range(len(bags)))), "boi/2017-02.parquet")
+    refused("user ids were string in earlier months, the bags hold int64", "2017-02", "2017-01")
+
+
+def test_a_month_that_the_states_hold_already_is_refused():
+    encode("2017-01", "start")
+    encode("2017-02", "2017-01")
+    Path("boi/2016-12.parquet").write_bytes(Path("boi/2017-01.parquet").read_bytes())
+    refused("states already hold 2017-02; encode the months in order", "2016-12", "2017-02")
+    assert month_number("2016-12") < month_number("2017-02")
+
+
+@pytest.mark.parametrize("column", ["user_id", "interest", "count"])
+def test_bags_without_a_column_are_refused(column):
+    bags = read_parquet("boi/2017-01.parquet")
+    write_parquet(bags.drop_columns(column), "boi/2017-01.parquet")
+    refused(rf"boi/2017-01\.parquet: column '{column}' is missing")
+
+
+@pytest.mark.parametrize("name", ["boi/2017-01.parquet", "smen.safetensors"])
+def test_a_truncated_file_is_named(name):
+    Path(name).write_bytes(Path(name).read_bytes()[:-20])
+    refused(f"{name}: expected a complete")
+
+
+def test_states_that_are_not_there_are_named():
+    refused("states/2016-12", previous="2016-12", error=FileNotFoundError)
+
+
+def test_what_is_no_month_is_refused():
+    Path("boi/2017-1.parquet").write_bytes(Path("boi/2017-01.parquet").read_bytes())
+    refused("expected a month such as '2017-05', got '2017-1'", month="2017-1")

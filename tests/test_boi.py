@@ -1,0 +1,118 @@
+"""The Bag-of-Interests in SQL against a loop over behaviors (paper eq. 4)."""
+
+from collections import defaultdict
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lurm.boi import boi_query
+from lurm.database import database
+from lurm.storage import write_parquet
+from lurm.tables import BOI, TIMESTAMP, check_columns
+
+WHEN = datetime(2017, 5, 1, tzinfo=UTC)
+# Three items of one interest each, one that two interests share, and the id after them unassigned.
+SHARES = {0: {2: 1.0}, 1: {0: 1.0}, 2: {2: 1.0}, 3: {0: 0.3, 1: 0.7}}
+
+
+def write_inputs(folder, rows, names=None, shares=SHARES):
+    """Behaviors ``(user, item)`` and the interests of items, ids as ``names`` says."""
+    names = names or (lambda item: item)
+    users, items = zip(*rows, strict=True) if rows else ((), ())
+    behaviors = {
+        "user_id": pa.array(users, None if rows else pa.int64()),
+        "item_id": pa.array(map(names, items), pa.array([names(0)]).type),
+        "timestamp": pa.array([WHEN] * len(rows), TIMESTAMP),
+    }
+    write_parquet(pa.table(behaviors), folder / "behaviors.parquet")
+    entries = [(item, j, share) for item, of in shares.items() for j, share in of.items()]
+    columns = {
+        "item_id": pa.array([names(item) for item, _, _ in entries]),
+        "interest": pa.array([j for _, j, _ in entries], pa.int32()),
+        "weight": pa.array([share for _, _, share in entries], pa.float32()),
+        "cosine": pa.array([1.0] * len(entries), pa.float32()),
+    }
+    write_parquet(pa.table(columns), folder / "item_interests.parquet")
+
+
+def bags(folder):
+    """The table that the query gives, and how many behaviors it says went in."""
+    files = folder / "behaviors.parquet", folder / "item_interests.parquet"
+    with database("1GB", files[0]) as connection:
+        query, n_behaviors = boi_query(connection, *files)
+        return connection.sql(query).to_arrow_table(), n_behaviors
+
+
+def slow_bags(rows):
+    counts = defaultdict(float)
+    for user, item in rows:
+        for interest, share in SHARES[item].items():
+            counts[user, interest] += share
+    return dict(sorted(counts.items()))
+
+
+some = settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@some
+@given(st.lists(st.tuples(st.sampled_from(["b", "Ä", "a", "B"]), st.integers(0, 3)), min_size=1))
+def test_counts_are_those_of_a_loop_over_behaviors_sorted_by_user_then_interest(tmp_path, rows):
+    write_inputs(tmp_path, rows, names="item {}".format)
+    table, n_behaviors = bags(tmp_path)
+    check_columns(table.schema, BOI, "bags")
+    assert n_behaviors == len(rows)
+    keys = list(zip(table["user_id"].to_pylist(), table["interest"].to_pylist(), strict=True))
+    expected = slow_bags(rows)
+    assert keys == list(expected)
+    np.testing.assert_allclose(table["count"], list(expected.values()), atol=1e-5)
+    assert sum(table["count"].to_pylist()) == pytest.approx(len(rows), abs=1e-4)
+
+
+def test_the_order_of_behaviors_does_not_change_a_bit_of_shared_counts(tmp_path):
+    shares = {item: {0: 1 / (item + 3), 1: 1 - 1 / (item + 3)} for item in range(50)}
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.integers(0, 3, 5000), rng.integers(0, 50, 5000)], axis=1)
+    tables = []
+    for order in (np.arange(5000), rng.permutation(5000)):
+        write_inputs(tmp_path, rows[order].tolist(), shares=shares)
+        tables.append(bags(tmp_path)[0])
+    assert tables[0].equals(tables[1])
+
+
+def test_one_user_with_a_million_behaviors_is_counted_to_the_last(tmp_path):
+    write_inputs(tmp_path, [(7, 0)])
+    rows = pa.table(
+        {
+            "user_id": np.full(1_000_001, 7),
+            "item_id": np.arange(1_000_001) % 3,
+            "timestamp": pa.array(np.full(1_000_001, np.datetime64("2017-05-01", "us"))).cast(
+                TIMESTAMP
+            ),
+        }
+    )
+    write_parquet(rows, tmp_path / "behaviors.parquet")
+    table, _ = bags(tmp_path)
+    assert table.to_pydict() == {
+        "user_id": [7, 7],
+        "interest": [0, 2],
+        "count": [333_334.0, 666_667.0],
+    }
+
+
+def test_a_month_without_behaviors_has_no_bags(tmp_path):
+    write_inputs(tmp_path, [])
+    table, n_behaviors = bags(tmp_path)
+    assert (len(table), n_behaviors) == (0, 0)
+    check_columns(table.schema, BOI, "bags")
+
+
+def test_behaviors_of_items_without_an_interest_are_refused_with_their_number(tmp_path):
+    write_inputs(tmp_path, [(1, 0), (1, 4), (2, 4), (2, 5)])
+    with pytest.raises(ValueError, match=r"2 items with 3 behaviors have no interest"):
+        bags(tmp_path)
