@@ -53,12 +53,18 @@ def pretrain(
     The same seed gives the same bytes on the same machine with the same number of threads.
 
     Raises:
-        ValueError: fewer than two users, so that nobody is a negative.
+        ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings.
     """
     n_users = len(timelines.users)
     if n_users < 2:
         raise ValueError(
             f"pretrain_smen: a contrastive loss needs two users or more, the timelines hold {n_users}"
+        )
+    last_interest = timelines.interests.max()
+    if last_interest >= settings.n_interests:
+        raise ValueError(
+            f"pretrain_smen: cluster_interests.n_interests is {settings.n_interests}, the timelines hold "
+            f"interest {last_interest}; rerun cluster_interests and build_timelines"
         )
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
