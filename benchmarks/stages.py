@@ -1,0 +1,69 @@
+"""Seconds and peak memory of every stage of the pipeline, on whatever lies in this workspace.
+
+Runs the command of each stage once more, in pipeline order, in a process of its own, and prints a table
+by stage. Outputs are rewritten with the same bytes. DVC's own time is not in it.
+
+    python benchmarks/stages.py
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from lurm.storage import write_json
+
+
+def commands() -> list[tuple[str, str]]:
+    """Stage and command of everything ``dvc repro`` would run, in its order."""
+    plan = subprocess.run(
+        ["dvc", "repro", "--dry", "--force"], check=True, capture_output=True, text=True
+    ).stdout
+    lines = plan.splitlines()
+    return [
+        (lines[i - 1].split("'")[1], line[2:]) for i, line in enumerate(lines) if line[:2] == "> "
+    ]
+
+
+def measure(command: str) -> tuple[float, float]:
+    """Wall seconds and peak resident MB of the command.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen(shlex.split(command), stderr=subprocess.PIPE, text=True)
+    said = process.stderr.read() if process.stderr else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{command}\n{said}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Measure all stages and print the table."""
+    figures = defaultdict(list)
+    for stage, command in commands():
+        figures[stage.split("@")[0]].append(measure(command))
+        print(f"{stage}: {figures[stage.split('@')[0]][-1][0]:.1f} s", file=sys.stderr)
+    rows = {
+        stage: {
+            "runs": len(runs),
+            "seconds": round(sum(seconds for seconds, _ in runs), 1),
+            "longest": round(max(seconds for seconds, _ in runs), 1),
+            "peak_mb": round(max(mb for _, mb in runs)),
+        }
+        for stage, runs in figures.items()
+    }
+    print(f"{'stage':<20}{'runs':>6}{'seconds':>10}{'longest':>10}{'peak MB':>10}")
+    for stage, row in rows.items():
+        print(f"{stage:<20}" + "".join(f"{value:>10}" for value in row.values())[4:])
+    print(f"{'all':<26}{sum(row['seconds'] for row in rows.values()):>10.1f}")
+    write_json(rows, Path("reports/stages.json"))
+
+
+if __name__ == "__main__":
+    main()
