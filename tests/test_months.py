@@ -32,7 +32,7 @@ def test_numbers_of_months_are_in_the_order_of_their_names(date):
         "2017-01-01",
         "2017-01\n",
         "",
-        "２０１７-０１",
+        "２０１７-01",
         201701,
         None,
     ],

@@ -126,3 +126,18 @@ def test_fewer_than_two_users_are_refused(n_users):
     table = reference.boi_table(lives, 24200, planted(2).users.type)
     with pytest.raises(ValueError, match=rf"needs two users or more, the timelines hold {n_users}"):
         pretrain(build_timelines({24200: table}), SETTINGS, **OPTIONS)
+
+
+def test_every_epoch_meets_every_user_twice_in_an_order_of_its_own(timelines, monkeypatch):
+    met, draw_view = [], pretraining.draw_view
+
+    def recorded(timelines, users, *options):
+        met.extend(users.tolist())
+        return draw_view(timelines, users, *options)
+
+    monkeypatch.setattr(pretraining, "draw_view", recorded)
+    pretrain(timelines, SETTINGS, **OPTIONS)
+    n = len(timelines.users)
+    first, second = met[: 2 * n], met[2 * n :]
+    assert sorted(first) == sorted(second) == sorted([*range(n), *range(n)])
+    assert first != second
