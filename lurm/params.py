@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from lurm.months import check_consecutive, month_number
 
@@ -208,6 +209,11 @@ class Params(Section):
             absent = [month for month in used if month not in self.months]
             if absent:
                 raise ValueError(f"{name}: {', '.join(absent)} not among months; land them first")
+        if month_number(self.evaluation.as_of) < month_number(self.training.through):
+            raise ValueError(
+                f"evaluation.as_of ({self.evaluation.as_of}) must not lie before training.through "
+                f"({self.training.through}): the models would have seen what the tasks ask about"
+            )
         if self.training.months[0] != months[0]:
             raise ValueError(
                 f"training.months must begin with the first month ({months[0]}): "
@@ -242,7 +248,7 @@ def _in_one_line(fault: ErrorDetails) -> str:
 def load_params(path: Path | str = "params.yaml") -> Params:
     """The settings of the YAML file at ``path``; see :func:`parse_params` for what is refused."""
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        settings = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     return parse_params(settings, str(path))

@@ -117,6 +117,7 @@ def test_a_wrong_setting_is_named_by_its_key_in_one_short_line(key, value, told)
             "evaluation.label_months: 2018-01 not among months",
         ),
         ("evaluation.as_of", "2016-12", "evaluation.as_of: 2016-12 not among months"),
+        ("evaluation.as_of", "2017-09", "must not lie before training.through (2017-10)"),
         ("months.2017-05", ..., "months: 2017-04 must be followed by 2017-05, found 2017-06"),
         (
             "months.2017-05",
@@ -185,3 +186,10 @@ def test_a_file_that_is_not_yaml_is_refused_by_its_name_and_line(tmp_path):
         load_params(path)
     with pytest.raises(FileNotFoundError, match=r"absent\.yaml"):
         load_params(tmp_path / "absent.yaml")
+
+
+def test_a_key_written_twice_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(FILE.read_text() + "\nbuild_boi: {engine: duckdb}\n")
+    with pytest.raises(ValueError, match="build_boi"):
+        load_params(path)
