@@ -4,6 +4,7 @@ Every writer writes to a temporary name in the same folder, flushes it to disk a
 full disk or a killed process leaves the old file or none. Same content gives the same bytes.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,10 +19,17 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+# What the system says when a disk, a quota or the largest allowed file is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well."""
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Raises:
+        OSError: the disk is full, among other reasons; nothing is left behind.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -33,6 +41,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in _FULL:
+            reason = os.strerror(error.errno)
+            raise OSError(f"{path}: not finished: {reason}; make room and run again") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -102,8 +115,11 @@ def write_csv(columns: Mapping[str, Any], path: Path | str) -> None:
 
 def write_array(array: np.ndarray, path: Path | str) -> None:
     """Write one array as ``.npy``, ready to be memory-mapped."""
+    array = np.ascontiguousarray(array)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        # As np.save, which on a full disk tells two numbers and no reason.
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def read_array(path: Path | str) -> np.ndarray:
