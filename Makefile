@@ -49,7 +49,7 @@ check: setup ## style and types
 	mypy
 
 baselines: setup ## the rivals under the same protocol, beside the last run's vectors
-	python benchmarks/baselines.py
+	python benchmarks/baselines.py --boi data/boi --vectors LURM=data/user_vectors/2017-10.parquet
 
 lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	{ echo "# The whole environment, pinned. Made from pyproject.toml by \`make lock\`."; \
