@@ -1,0 +1,45 @@
+"""Somebody else, elsewhere, goes on from what was pushed."""
+
+import pytest
+
+from lurm.storage import read_parquet, write_parquet
+from tests.pipeline.workspaces import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def clone(workspace, tmp_path):
+    """A clone that has nothing but git and the remote, pulled."""
+    workspace.do("dvc", "remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    workspace.do("dvc", "push")
+    workspace.commit("a remote")
+    (tmp_path / "elsewhere").mkdir()
+    clone = Workspace(tmp_path / "elsewhere/workspace")
+    workspace.do("git", "clone", "--quiet", ".", str(clone.root))
+    clone.do("dvc", "pull")
+    return clone
+
+
+def test_a_clone_goes_on_from_what_was_pushed_and_runs_only_what_a_setting_touches(
+    clone, workspace
+):
+    assert clone.repro() == []
+    clone.set(evaluation={"hidden": 9})
+    assert set(clone.repro()) == {"train_heads@coffee", "train_heads@age", "report"}
+    before, after = workspace.hashes(), clone.hashes()
+    changed = {path for path in before if before[path] != after[path]}
+    assert {path.split("/")[1] for path in changed} <= {
+        "heads",
+        "roc",
+        "report.html",
+        "scores.json",
+    }
+
+
+def test_a_changed_file_in_the_landing_place_is_noticed_in_a_clone(clone):
+    path = clone.root / "data/landing/users.parquet"
+    users = read_parquet(path)
+    write_parquet(users.slice(50), path)
+    assert clone.repro() == ["train_heads@age", "report"]
+    assert "up to date" in clone.do("dvc", "status").output
