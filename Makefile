@@ -28,6 +28,7 @@ data/landing/users.parquet: | setup
 	dvc add --quiet data/landing
 
 repro: setup land ## the whole pipeline on the example data, then the table of tasks
+	lurm check
 	dvc repro
 	@python -m lurm.reporting.terminal reports/scores.json reports/report.html
 
@@ -58,5 +59,6 @@ lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	  uv pip compile --quiet --extra dev --extra competitors --python-version 3.11 \
 	    --no-header --no-annotate pyproject.toml | sed 's/+cpu//'; } > requirements.lock
 
-clean: ## remove everything but the cache of results
-	rm -rf data models reports runs .venv
+clean: ## remove the environment and all results but those in the cache and in git
+	rm -rf data/*/ models runs .venv
+	git clean -fdxq reports

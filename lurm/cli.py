@@ -25,12 +25,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="lurm", description="General-purpose user vectors from behavior logs."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_land, _add_land_example):
+    for add in (_add_check, _add_land, _add_land_example):
         add(commands)
     args = parser.parse_args(argv)
     for chatty in ("aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     run_stage(partial(args.run, args))
+
+
+# ---- check: the settings ------------------------------------------------------------------------
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="check the settings",
+        description="Check params.yaml whole: stages that are up to date do not read it, and DVC "
+        "looks for files before any stage can say what is wrong.",
+    )
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="the settings")
+    parser.set_defaults(run=_check)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from lurm.params import load_params
+
+    log.info("%s: %d months, all settings hold", args.params, len(load_params(args.params).months))
 
 
 # ---- land: one month of one's own ---------------------------------------------------------------

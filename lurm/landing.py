@@ -25,7 +25,7 @@ from lurm.behaviors import check_delivery
 from lurm.months import month_name, month_number
 from lurm.params import START
 from lurm.storage import file_hash, read_schema, replacing
-from lurm.tables import LANDED_ITEMS, LANDED_USERS, check_columns
+from lurm.tables import LANDED_ITEMS, LANDED_USERS, check_columns, check_same_ids
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +74,13 @@ def land_month(
         params: file whose ``months`` lists the month; its comments and layout stay.
 
     Raises:
-        ValueError: the month leaves a gap, or a file is truncated or has wrong columns.
+        ValueError: the month leaves a gap, a file is truncated or has wrong columns, user ids are of
+            another kind than before, or a later month brings another opening catalog.
         FileNotFoundError: the behaviors, or the opening catalog, are in neither place.
         OSError: the source cannot be reached.
     """
-    check_next(month, list(_load_months(params)[1]))
+    known = list(_load_months(params)[1])
+    check_next(month, known)
     behaviors, new_items = f"behaviors/{month}.parquet", f"items/{month}.parquet"
     with staging(landing) as folder:
         fetched = fetch(source, folder, ["items.parquet", new_items, "users.parquet", behaviors])
@@ -93,6 +95,9 @@ def land_month(
                 f"found it neither there nor in {landing}; deliver it"
             )
         check_files(folder, fetched, catalog, source)
+        check_users(folder, fetched, Path(landing), source)
+        if known and month != known[0] and "items.parquet" in fetched:
+            check_opening(catalog, Path(landing) / "items.parquet", month, source)
         done = publish(folder, landing)
     for name, state in done.items():
         log.info("%s: %s", name, state)
@@ -153,6 +158,36 @@ def check_files(folder: Path, names: list[str], catalog: Path, source: str) -> N
         else:
             contract = LANDED_USERS if name == "users.parquet" else LANDED_ITEMS
             check_columns(schema, contract, f"{source}/{name}")
+
+
+def check_users(folder: Path, names: list[str], landing: Path, source: str) -> None:
+    """Return if user ids are of one kind in all files: delivered now, or landed before.
+
+    Raises:
+        ValueError: they are integers in one file and strings in another.
+    """
+    users = [name for name in names if name == "users.parquet" or name.startswith("behaviors/")]
+    landed = [landing / "users.parquet", *sorted(landing.glob("behaviors/*.parquet"))]
+    before = [path for path in landed if path.relative_to(landing).as_posix() not in users]
+    reference = next((path for path in before if path.exists()), folder / users[0])
+    for name in users:
+        check_same_ids(
+            read_schema(folder / name), read_schema(reference), "user_id", f"{source}/{name}"
+        )
+
+
+def check_opening(delivered: Path, landed: Path, month: str, source: str) -> None:
+    """Return if a later month comes with the opening catalog as it was.
+
+    Raises:
+        ValueError: it differs. Every month since the first stands on it.
+    """
+    if landed.exists() and file_hash(delivered) != file_hash(landed):
+        raise ValueError(
+            f"{source}/items.parquet: expected the catalog at the opening of the first month, which "
+            f"is in already, found another with {month}; deliver what is new or changed as "
+            f"items/{month}.parquet, or land the first month again to correct the opening"
+        )
 
 
 def check_next(month: str, known: list[str]) -> None:

@@ -71,7 +71,7 @@ def check_columns(schema: pa.Schema, expected: Mapping[str, object], where: str)
     if faults:
         raise ValueError(
             f"{where}: {'; '.join(faults)}; found columns {', '.join(schema.names) or 'none'}. "
-            "See 'Your own logs' in README.md for the contract."
+            "See docs/your-own-logs.md for the contract."
         )
 
 
@@ -87,6 +87,6 @@ def check_same_ids(schema: pa.Schema, reference: pa.Schema, column: str, where: 
     )
     if found != expected:
         raise ValueError(
-            f"{where}: expected {column} to hold {expected} as the catalog does, found {found}; "
+            f"{where}: expected {column} to hold {expected} as the data so far does, found {found}; "
             "deliver identifiers the same way everywhere"
         )

@@ -72,3 +72,16 @@ def test_an_example_tells_its_figures(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "calendar.timezone: America/New_York" in caplog.text
     assert (landing / "items.parquet").exists()
     assert not (landing / "items").exists()
+
+
+def test_check_tells_whether_the_settings_hold(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    main(["check", "--params", str(Path(__file__).parents[1] / "params.yaml")])
+    assert "12 months, all settings hold" in caplog.text
+    misspelt = tmp_path / "params.yaml"
+    misspelt.write_text("calender: {}\n")
+    with pytest.raises(SystemExit):
+        main(["check", "--params", str(misspelt)])
+    assert "calender: no such setting" in caplog.text

@@ -187,7 +187,7 @@ def test_deliveries_may_lie_in_the_landing_place_itself(source: Path, params: Pa
             lambda s: write(
                 behaviors("2020-03", item_id=[1, 2]), s / "behaviors/2020-03.parquet"
             ),
-            "expected item_id to hold strings as the catalog does, found integers",
+            "expected item_id to hold strings as the data so far does, found integers",
         ),
     ],
 )  # fmt: skip
@@ -216,6 +216,7 @@ def test_timestamps_of_any_unit_and_integer_ids_are_accepted(
     table = behaviors("2020-03", user_id=[1, 2], item_id=[3, 4], price=[0.5, None])
     moment = table["timestamp"].cast(pa.timestamp(unit, zone))
     write(pa.table({"item_id": [3, 4]}), source / "items.parquet")
+    write(pa.table({"user_id": [1]}), source / "users.parquet")
     delivery = table.set_column(2, "timestamp", moment)
     write(delivery, source / "behaviors" / "2020-03.parquet")
     land_month("2020-03", str(source), tmp_path / "landing", params)
@@ -370,3 +371,28 @@ def test_object_storage_without_credentials_says_what_to_check(
     S3FileSystem.clear_instance_cache()
     with pytest.raises(OSError, match=r"cannot be reached: .*credentials.*check the address"):
         fetch("s3://logs/shop", tmp_path / "folder", ["items.parquet"])
+
+
+def test_a_later_month_does_not_replace_the_opening_catalog(
+    source: Path, params: Path, tmp_path: Path
+) -> None:
+    landing = tmp_path / "data/landing"
+    land_month("2020-03", str(source), landing, params)
+    before = (landing / "items.parquet").read_bytes()
+    write(items("a", "b", "of today"), source / "items.parquet")
+    with pytest.raises(ValueError, match=r"found another with 2020-04; deliver .* items/2020-04"):
+        land_month("2020-04", str(source), landing, params)
+    assert (landing / "items.parquet").read_bytes() == before
+    assert not (landing / "behaviors/2020-04.parquet").exists()
+    assert "2020-04" not in params.read_text()
+
+
+def test_user_ids_of_another_kind_than_before_are_refused(
+    source: Path, params: Path, tmp_path: Path
+) -> None:
+    landing = tmp_path / "data/landing"
+    land_month("2020-03", str(source), landing, params)
+    write(behaviors("2020-04", user_id=[1, 2]), source / "behaviors/2020-04.parquet")
+    with pytest.raises(ValueError, match="expected user_id to hold strings"):
+        land_month("2020-04", str(source), landing, params)
+    assert not (landing / "behaviors/2020-04.parquet").exists()

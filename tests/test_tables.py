@@ -35,7 +35,7 @@ def test_all_faults_of_a_table_are_told_at_once_with_what_was_found():
         "column 'item_id' is missing",
         "column 'timestamp' should be timestamp[us, tz=UTC], is string",
         "found columns user_id, timestamp, extra",
-        "'Your own logs' in README.md",
+        "See docs/your-own-logs.md",
     ):
         assert told in str(error.value)
 

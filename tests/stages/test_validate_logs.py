@@ -354,7 +354,7 @@ def test_names_that_the_quarantine_needs_are_refused():
 
 def test_integers_in_the_month_and_strings_in_the_catalog_are_refused():
     write_catalog([str(i) for i in range(10)])
-    refused("expected item_id to hold strings as the catalog does, found integers")
+    refused("expected item_id to hold strings as the data so far does, found integers")
 
 
 def test_an_integer_beyond_64_bits_is_refused():
