@@ -1,0 +1,247 @@
+"""What a run is for: the refresh of one month, or a retraining.
+
+The plan is made once, when the run opens its workspace, and kept as ``<run>/plan.json``; no later step
+asks again which month it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
+
+from lurm.landing import delivered_months
+from lurm.months import month_name, month_number
+from lurm.params import Month, Section
+from lurm.releases.workspaces import BRANCH, Workspace, land
+from lurm.storage import read_json, replacing, write_json
+
+RELEASE_MODEL = "models/smen.safetensors"
+# Stages that make models; a refresh must find them as the release left them.
+TRAINING = (
+    *("pin_training", "pin_catalog", "embed_items", "cluster_interests", "build_timelines"),
+    *("pretrain_smen", "collect_labels", "train_heads"),
+)
+
+
+class Refresh(Section):
+    """The run for one month: brings it in, and what hangs on it up to date, under the standing models."""
+
+    kind: Literal["refresh"] = "refresh"
+    month: Month
+
+    @property
+    def title(self) -> str:
+        """For the published commit."""
+        return f"refresh {self.month}"
+
+    def prepare(self, workspace: Workspace) -> None:
+        """Land the month, as it lies there now, and those before it that are not in yet.
+
+        Raises:
+            ValueError: there is no release to refresh, or its models no longer belong to the code and
+                the settings.
+        """
+        if RELEASE_MODEL not in workspace.outputs():
+            raise ValueError(
+                f"{self.month}: expected a release on branch {BRANCH} of "
+                f"{workspace.places.repository}, found none; trigger lurm_retrain first"
+            )
+        known = list(workspace.params()["months"])
+        stale = workspace.do("dvc", "status", "--json", *TRAINING).strip().splitlines()[-1]
+        if stale != "{}":
+            raise ValueError(
+                f"{self.month}: a refresh leaves models as they are, but code or settings of training "
+                f"stages have changed: {stale}; trigger lurm_retrain"
+            )
+        land(workspace, months_to_land(known, self.month), users=False)
+
+    def targets(self, workspace: Workspace, stage: str) -> list[str]:
+        """What DVC is to bring up to date: of a monthly stage, the month and those after it."""
+        if not is_monthly(workspace, stage):
+            return [stage]
+        return [f"{stage}@{month}" for month in workspace.params()["months"] if month >= self.month]
+
+    def everything(self, workspace: Workspace) -> list[str]:
+        """What DVC is to bring up to date before publishing: all but the models."""
+        monthly = [name for name in stages(workspace) if is_monthly(workspace, name)]
+        return [*monthly, "compare_months", "report"]
+
+    def tags(self, workspace: Workspace) -> list[str]:
+        """The new names of what is to be published: one for each month whose vectors are new.
+
+        The month itself gets one if it has none that holds its vectors as they are now; a later
+        month, which a correction reaches too, if it has been published before.
+        """
+        now, names = workspace.outputs(), []
+        for month in workspace.params()["months"]:
+            taken = workspace.ask("tag", "--list", f"refresh/{month}/r*").split()
+            vectors = f"data/user_vectors/{month}.parquet"
+            if month < self.month or (month > self.month and not taken):
+                continue
+            newest = f"refresh/{month}/r{len(taken)}"
+            if not taken or workspace.outputs(newest).get(vectors) != now[vectors]:
+                names.append(f"refresh/{month}/r{len(taken) + 1}")
+        return names
+
+
+class Retrain(Section):
+    """The run that trains all models anew, on the months through ``through``."""
+
+    kind: Literal["retrain"] = "retrain"
+    first: Month
+    last: Month
+    through: Month
+    label_months: Annotated[tuple[Month, ...], Field(min_length=1, strict=False)]
+
+    @property
+    def title(self) -> str:
+        """For the published commit."""
+        return f"retrain through {self.through}"
+
+    def prepare(self, workspace: Workspace) -> None:
+        """Land the months that are not in yet, with the users file, and order the training."""
+        known = list(workspace.params()["months"])
+        span = months_between(self.first, self.last)
+        land(workspace, [m for m in span if m not in known] or known[-1:], users=True)
+        release = 1 + (RELEASE_MODEL in workspace.outputs())
+        order_training(workspace.root / "params.yaml", self, raise_release=release > 1)
+        workspace.do("lurm", "check")
+
+    def targets(self, workspace: Workspace, stage: str) -> list[str]:
+        """What DVC is to bring up to date: all of the stage."""
+        return [stage]
+
+    def everything(self, workspace: Workspace) -> list[str]:
+        """What DVC is to bring up to date before publishing: all there is."""
+        return list(stages(workspace))
+
+    def tags(self, workspace: Workspace) -> list[str]:
+        """The new name of what is to be published."""
+        return [f"release/{workspace.params()['training']['release']}"]
+
+
+Plan = Refresh | Retrain
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Keep the plan with its run."""
+    write_json(plan.model_dump(), folder / "plan.json")
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of the run.
+
+    Raises:
+        FileNotFoundError: the run has not opened its workspace.
+    """
+    path = folder / "plan.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder}: expected an open run; run its first step again")
+    plan: Plan = TypeAdapter(Plan).validate_python(read_json(path))
+    return plan
+
+
+def plan_retraining(workspace: Workspace, first: str | None, through: str | None) -> Retrain:
+    """The retraining through a month, with as long a label window as the settings have.
+
+    Args:
+        workspace: on the published branch.
+        first: where the users' lives begin; the first month that is in or, before any is, delivered.
+        through: the last month to learn from; if not given, the latest whose label months are
+            delivered or in.
+
+    Raises:
+        ValueError: the months that it takes are neither in nor delivered.
+    """
+    settings = workspace.params()
+    as_of, labels = settings["evaluation"]["as_of"], settings["evaluation"]["label_months"]
+    gap = month_number(labels[0]) - month_number(as_of)
+    known = list(settings["months"])
+    there = sorted({*known, *delivered_months(workspace.places.landing)})
+    if not there:
+        raise ValueError(
+            f"{workspace.places.landing}: expected behaviors/<month>.parquet, found none"
+        )
+    first = first or (known or there)[0]
+    if through is None:
+        latest = month_number(first)
+        while month_name(latest + 1) in there:
+            latest += 1
+        through = month_name(latest - len(labels) - gap + 1)
+    start = month_number(through) + gap
+    label_months = [month_name(start + n) for n in range(len(labels))]
+    needed = months_between(first, label_months[-1])
+    absent = [month for month in needed if month not in there]
+    if absent or month_number(through) < month_number(first):
+        raise ValueError(
+            f"retraining on {first}..{through} with labels of {', '.join(label_months)}: expected all "
+            f"these months to be in or delivered, missing {', '.join(absent) or 'months to learn from'}; "
+            "deliver them, or choose an earlier month"
+        )
+    last = max(needed[-1], known[-1]) if known else needed[-1]
+    return Retrain(first=first, last=last, through=through, label_months=tuple(label_months))
+
+
+def order_training(params: Path, plan: Retrain, *, raise_release: bool) -> None:
+    """Write into the settings what to train on and to evaluate; comments and layout stay."""
+    parser = YAML()
+    parser.width = 1000
+    parser.preserve_quotes = True
+    settings = parser.load(params)
+    training, evaluation = settings["training"], settings["evaluation"]
+    training["release"] += int(raise_release)
+    training["through"] = evaluation["as_of"] = plan.through
+    training["months"] = _in_one_line(months_between(plan.first, plan.through))
+    evaluation["label_months"] = _in_one_line(plan.label_months)
+    with replacing(params) as temporary:
+        parser.dump(settings, temporary)
+
+
+def _in_one_line(values: Sequence[str]) -> CommentedSeq:
+    line = CommentedSeq(values)
+    line.fa.set_flow_style()
+    return line
+
+
+def is_monthly(workspace: Workspace, stage: str) -> bool:
+    """Whether the stage runs once a month.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    known = stages(workspace)
+    if stage not in known:
+        raise ValueError(f"expected a stage of dvc.yaml, one of {', '.join(known)}, got {stage}")
+    return known[stage].get("foreach") == "${months}"
+
+
+def stages(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The stages of ``dvc.yaml``, as written there."""
+    text = (workspace.root / "dvc.yaml").read_text("utf-8")
+    found: dict[str, dict[str, Any]] = yaml.safe_load(text)["stages"]
+    return found
+
+
+def months_to_land(known: Sequence[str], month: str) -> list[str]:
+    """The months a run for ``month`` brings in: itself, and those before it that are not in yet.
+
+    >>> months_to_land(["2017-01", "2017-02"], "2017-04")
+    ['2017-03', '2017-04']
+    >>> months_to_land(["2017-01", "2017-02"], "2017-01")
+    ['2017-01']
+    """
+    following = month_name(month_number(known[-1]) + 1) if known else month
+    return months_between(min(following, month), month)
+
+
+def months_between(first: str, last: str) -> list[str]:
+    """All months from the first to the last.
+
+    >>> months_between("2017-11", "2018-01")
+    ['2017-11', '2017-12', '2018-01']
+    """
+    return [month_name(n) for n in range(month_number(first), month_number(last) + 1)]

@@ -1,0 +1,190 @@
+"""A part of a year on a real Airflow: history, months that arrive, a bad one, processes that die.
+
+The tests of this file tell one story, in order.
+"""
+
+import os
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lurm.storage import read_parquet
+from tests.dags.airflows import Airflow, free_port
+from tests.pipeline.runs import deliver_households, small_project
+from tests.pipeline.workspaces import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+HISTORY = [f"2017-0{n}" for n in range(1, 7)]
+
+
+@pytest.fixture(scope="module")
+def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten months of three hundred households."""
+    return deliver_households(tmp_path_factory.mktemp("deliveries"), "2017-10")
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, deliveries: Path) -> Iterator[Airflow]:
+    """An Airflow with history delivered and no release yet."""
+    folder = tmp_path_factory.mktemp("airflow")
+    for path in (folder, *folder.parents[:2]):
+        path.chmod(0o755)  # PostgreSQL runs as another user, and needs to get there
+    settings = {"LURM_RETRY_SECONDS": "5", "LURM_PARALLEL_RUNS": "2"}
+    started = Airflow(small_project(folder / "project"), folder / "var", free_port(), settings)
+    told = started.up()
+    assert "user viewer" in told
+    for month in HISTORY:
+        started.deliver(deliveries, month, tell=False)
+    yield started
+    started.down()
+
+
+def test_passwords_are_told_once_and_a_second_start_changes_nothing(airflow):
+    assert "password" not in airflow.up()
+
+
+def test_a_refresh_without_a_release_says_what_to_do(airflow):
+    airflow.trigger("lurm_refresh", month="2017-01")
+    run = airflow.wait_for_run("2017-01", "failed")
+    assert "trigger lurm_retrain first" in airflow.log(run, "open")
+
+
+def test_the_first_release_is_a_retraining(airflow):
+    airflow.retrain(through="2017-04")
+    assert airflow.names() == {"release/1"}
+
+
+def test_history_is_loaded_by_a_backfill_two_months_at_a_time(airflow):
+    done = airflow.lurm(
+        *("do", "backfill", "create", "--dag-id", "lurm_refresh", "--max-active-runs", "2"),
+        *("--from-date", "2017-01-01", "--to-date", "2017-06-01", "--run-backwards"),
+    )
+    assert done.status == 0, done.output
+    for month in HISTORY:
+        airflow.wait_for_run(month, "success")
+    assert airflow.names() == {"release/1", *(f"refresh/{month}/r1" for month in HISTORY)}
+
+
+def test_a_month_that_arrives_is_refreshed_by_itself_and_its_reports_can_be_looked_at(
+    airflow, deliveries
+):
+    airflow.deliver(deliveries, "2017-07")
+    run = airflow.wait_for_run("2017-07", "success")
+    assert "refresh/2017-07/r1" in airflow.names()
+
+    path = f"dags/lurm_refresh/dagRuns/{run}/taskInstances/validate_logs"
+    told = airflow.client.call("GET", f"{path}/xcomEntries/return_value?deserialize=true")["value"]
+    rows_in = sum(told["rows_in"].values())
+    assert rows_in > 10_000
+    assert told["ran"] == ["validate_logs@2017-07"]
+
+    address = airflow.client.call("GET", f"{path}/links")["extra_links"]["Report"]
+    assert address.startswith(f"http://localhost:{airflow.port}/lurm/")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(address, timeout=10)
+    request = urllib.request.Request(address, headers=airflow.client.headers)
+    with urllib.request.urlopen(request, timeout=10) as page:
+        assert "2017-07" in page.read().decode("utf-8")
+
+
+def test_a_month_that_holds_another_stops_with_a_readable_reason(airflow, deliveries, tmp_path):
+    before = airflow.git("rev-parse", "main")
+    for name in ("items.parquet", "items/2017-08.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(deliveries / name, tmp_path / name)
+    (tmp_path / "behaviors").mkdir()
+    os.link(deliveries / "behaviors/2017-07.parquet", tmp_path / "behaviors/2017-08.parquet")
+    airflow.deliver(tmp_path, "2017-08")
+    run = airflow.wait_for_run("2017-08", "failed")
+    log = airflow.log(run, "validate_logs")
+    assert "is refused as 2017-08 (it seems to hold 2017-07)" in log
+    assert "Next: read Report, deliver the month again" in log
+    assert airflow.tasks("lurm_refresh", run)["publish"] == "upstream_failed"
+    assert airflow.git("rev-parse", "main") == before
+
+
+def test_the_month_after_it_goes_on_where_it_can_and_waits(airflow, deliveries):
+    airflow.deliver(deliveries, "2017-09")
+    airflow.wait("2017-09", lambda: airflow.run_of("2017-09"))
+    run = airflow.run_of("2017-09")["dag_run_id"]
+    states = lambda: airflow.tasks("lurm_refresh", run)  # noqa: E731
+    airflow.wait("waiting", lambda: states()["encode_users"] == "up_for_retry")
+    assert states()["build_boi"] == "success"
+    assert "waits for 2017-08" in airflow.log(run, "encode_users")
+
+
+def test_one_clear_resumes_the_corrected_month_and_the_next_goes_on_by_itself(airflow, deliveries):
+    airflow.deliver(deliveries, "2017-08", tell=False)
+    failed = airflow.run_of("2017-08")["dag_run_id"]
+    airflow.client.call(
+        "POST",
+        "dags/lurm_refresh/clearTaskInstances",
+        {
+            "dag_run_id": failed,
+            "task_ids": ["open"],
+            "include_downstream": True,
+            "only_failed": False,
+            "reset_dag_runs": True,
+            "dry_run": False,
+        },
+    )
+    airflow.wait_for_run("2017-08", "success")
+    airflow.wait_for_run("2017-09", "success")
+    assert {"refresh/2017-08/r1", "refresh/2017-09/r1"} <= airflow.names()
+
+
+def test_a_scheduler_and_a_task_that_are_killed_leave_no_trace_in_what_is_published(
+    airflow, deliveries
+):
+    airflow.deliver(deliveries, "2017-10")
+    airflow.wait("2017-10", lambda: airflow.run_of("2017-10"))
+    run = airflow.run_of("2017-10")["dag_run_id"]
+    states = lambda: airflow.tasks("lurm_refresh", run)  # noqa: E731
+    airflow.wait("validation", lambda: states()["validate_logs"] == "running")
+    command = f"lurm release run validate_logs --run lurm_refresh__{run}"
+    pid = airflow.wait("its process", lambda: _pid_of(command))
+    os.kill(pid, signal.SIGKILL)
+    airflow.wait("bags", lambda: states()["build_boi"] == "running")
+    airflow.kill("scheduler")
+    airflow.up()
+    airflow.wait_for_run("2017-10", "success")
+    assert "refresh/2017-10/r1" in airflow.names()
+
+
+def test_the_bytes_are_those_of_one_run_of_dvc_over_the_same_months(airflow, deliveries, tmp_path):
+    plain = small_project(tmp_path)
+    published = yaml.safe_load(airflow.git("show", "main:params.yaml"))
+    months = list(published["months"])
+    assert months == [*HISTORY, "2017-07", "2017-08", "2017-09", "2017-10"]
+    for section in ("training", "evaluation"):
+        plain.set(**{section: published[section]})
+    plain.land(deliveries, months)
+    plain.repro()
+    lock = yaml.safe_load(airflow.git("show", "main:dvc.lock"))["stages"]
+    through_airflow = {out["path"]: out["md5"] for s in lock.values() for out in s["outs"]}
+    assert through_airflow == plain.hashes()
+
+
+def test_a_consumer_needs_the_address_and_the_name_of_the_month(airflow, tmp_path):
+    consumer = Workspace(tmp_path)
+    repository = str(airflow.folder / "published.git")
+    path = "data/user_vectors/2017-08.parquet"
+    consumer.do(
+        "dvc", "get", repository, path, "--rev", "refresh/2017-08", "--out", "vectors.parquet"
+    )
+    assert len(read_parquet(tmp_path / "vectors.parquet")) > 250
+
+
+def _pid_of(command: str) -> int | None:
+    """The process whose command line holds these words."""
+    listed = subprocess.run(
+        ["pgrep", "-f", command], stdout=subprocess.PIPE, text=True, check=False
+    )
+    pids = [int(pid) for pid in listed.stdout.split()]
+    return min(pids) if pids else None

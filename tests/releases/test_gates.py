@@ -1,0 +1,148 @@
+"""The gate: as arithmetic on made-up scores, and before a platform's release."""
+
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from lurm.releases import gates
+from lurm.releases.gates import gate, has_passed
+from lurm.releases.plans import RELEASE_MODEL
+from lurm.storage import read_json, write_json
+from tests.pipeline.workspaces import ROOT
+from tests.releases.platforms import DONE, REFUSED, vectors
+
+STANDING = {"coffee": [0.70, 0.72], "age": [0.60, 0.58]}
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A retraining that ended: with scores of its own and of the standing models, and empty interests."""
+
+    def make(new, *, standing=STANDING, empty=0.0):
+        settings = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
+        settings["tasks"] = {task: settings["tasks"][task] for task in STANDING}
+        settings["evaluation"] |= {"folds": 2, "repeats": 1}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+        write_json({"items": {"share_empty": empty}}, tmp_path / "reports/cluster_interests.json")
+        for task, scores in new.items():
+            folds = {"folds": [{"auc": auc} for auc in scores]}
+            write_json(folds, tmp_path / f"reports/heads/{task}.json")
+        monkeypatch.setattr(gates, "standing_scores", lambda *_: standing)
+        published = {RELEASE_MODEL: "a"} if standing else {}
+        return SimpleNamespace(
+            root=tmp_path,
+            folder=tmp_path,
+            published=lambda: "1234abc",
+            outputs=lambda _: published,
+        )
+
+    return make
+
+
+def shifted(by):
+    return {task: [auc + by for auc in scores] for task, scores in STANDING.items()}
+
+
+def test_models_that_are_as_good_pass(workspace):
+    there = workspace(STANDING)
+    found = gate(there)
+    assert found["auc_difference"]["mean"] == 0
+    assert found["tasks"]["age"] == {"new": pytest.approx(0.59), "standing": pytest.approx(0.59)}
+    assert read_json(there.root / "reports/gate.json") == {**found, "passed": True, "faults": []}
+    assert has_passed(there)
+
+
+def test_models_that_are_plainly_worse_do_not_pass(workspace):
+    there = workspace(shifted(-0.02))
+    with pytest.raises(ValueError, match="standing release stays") as refused:
+        gate(there)
+    assert "mean AUC over 2 tasks falls by 2.0 points" in str(refused.value)
+    assert "95% interval -2.0 to -2.0" in str(refused.value)
+    assert read_json(there.root / "reports/gate.json")["faults"]
+    assert not has_passed(there)
+
+
+def test_a_loss_within_the_limit_passes(workspace):
+    assert gate(workspace(shifted(-0.004)))["auc_difference"]["high"] < 0
+
+
+def test_a_loss_that_may_be_chance_passes(workspace):
+    found = gate(workspace({"coffee": [0.80, 0.54], "age": [0.60, 0.58]}))["auc_difference"]
+    assert found["mean"] == pytest.approx(-0.02)
+    assert found["low"] < 0 < found["high"]
+
+
+def test_one_task_may_lose_what_another_wins(workspace):
+    there = workspace({"coffee": [0.65, 0.67], "age": [0.65, 0.63]})
+    assert gate(there)["auc_difference"]["mean"] == pytest.approx(0)
+
+
+def test_too_many_empty_interests_do_not_pass(workspace):
+    with pytest.raises(ValueError, match=r"6\.0% of the interests are empty, at most 5\.0%"):
+        gate(workspace(STANDING, empty=0.06))
+
+
+def test_all_faults_are_told_at_once(workspace):
+    with pytest.raises(ValueError, match=r"interests are empty.*; the mean AUC"):
+        gate(workspace(shifted(-0.02), empty=0.06))
+
+
+def test_a_first_release_is_compared_with_nothing(workspace):
+    assert gate(workspace(STANDING, standing=None)) == {"empty_interests": 0.0}
+
+
+def test_what_passed_against_one_release_has_not_passed_against_the_next(workspace):
+    there = workspace(STANDING)
+    gate(there)
+    there.published = lambda: "5678def"
+    assert not has_passed(there)
+
+
+# ---- before a release ----------------------------------------------------------------------------
+
+# The report stands at the end of all other stages.
+TO_GATE = ("open", "report", "gate")
+
+
+@pytest.mark.slow
+def test_a_retraining_that_fails_its_gate_leaves_the_standing_release(platform, tmp_path):
+    platform.change(
+        "more interests than items",
+        at=tmp_path / "person",
+        params={
+            "n_interests: 30": "n_interests: 3000",
+            "max_empty_interests: 0.05": "max_empty_interests: 0.0",
+        },
+    )
+    before = platform.names()
+    ended = platform.run_retraining("--through", "2017-02", run="worse", steps=TO_GATE)
+    assert ended["gate"].status == REFUSED
+    assert "the standing release stays: " in ended["gate"].reason
+    assert "of the interests are empty, at most 0.0% are allowed" in ended["gate"].reason
+    assert platform.steps("worse")["gate"]["reason"] == ended["gate"].reason
+    # Nor does publishing by hand get past the gate.
+    again = platform.step("worse", "publish")
+    assert again.status == REFUSED
+    assert "the standing release stays: " in again.reason
+    assert platform.names() == before
+
+
+@pytest.mark.slow
+def test_a_retraining_that_passes_is_the_next_release_and_moves_no_name_of_a_month(later):
+    later.deliver(*("2017-04", "2017-05", "2017-06"))
+    before, models = later.names(), later.hashes()[RELEASE_MODEL]
+    ended = later.run_retraining("--through", "2017-03", run="better", steps=(*TO_GATE, "publish"))
+    assert [step.status for step in ended.values()] == [DONE] * 4, list(ended.values())[-1].log
+    assert ended["publish"].result["published"] == ["release/2"]
+    assert set(ended["gate"].result["tasks"]) == {"coffee", "age"}
+
+    after = later.names()
+    assert {name for name in after if after[name] != before.get(name)} == {"main", "release/2"}
+    training = later.at("main", "params.yaml")["training"]
+    assert training["release"] == 2
+    assert training["months"] == ["2017-01", "2017-02", "2017-03"]
+    assert later.at("main", "reports/gate.json")["passed"]
+    assert later.hashes()[RELEASE_MODEL] != models
+    for month in ("2017-04", "2017-05", "2017-06"):  # all months follow the new models
+        assert later.hashes()[vectors(month)] != later.hashes(f"refresh/{month}")[vectors(month)]
