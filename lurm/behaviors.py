@@ -7,6 +7,7 @@ be larger than memory.
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -23,6 +24,8 @@ REASONS = {
     "unknown_item": "item not in the catalog as known that month",
     "repeated_row": "equal to an earlier row in every delivered column",
 }
+EXAMPLES = 3  # rows shown of those set aside for one reason
+HEAVIEST = 10  # users shown of those with very many behaviors
 _QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -40,6 +43,19 @@ def check_delivery(delivery: pa.Schema, catalog: pa.Schema, where: str) -> None:
     check_columns(delivery, expected, where)
     check_names(delivery, where)
     check_same_ids(delivery, catalog, "item_id", where)
+
+
+def check_mix_column(catalog: pa.Schema, mix_column: str) -> None:
+    """Return if the catalog has the column whose mix is watched.
+
+    Raises:
+        ValueError: it has not; the message names those that are there.
+    """
+    if mix_column not in catalog.names:
+        raise ValueError(
+            f"compare_months.mix_column: expected a column of the catalog "
+            f"({', '.join(catalog.names)}), got {mix_column}"
+        )
 
 
 def _check_timestamp(kind: pa.DataType, where: str) -> None:
@@ -237,6 +253,35 @@ def heavy_users(
         f"SELECT user_id, count(*) AS n FROM read_parquet({literal(clean)}) GROUP BY user_id "
         f"HAVING n > {more_than:d} ORDER BY n DESC, user_id"
     ).fetchall()
+
+
+def set_aside(counts: dict[str, int]) -> list[str]:
+    """How many rows were set aside for each reason that occurred, in words.
+
+    >>> set_aside(dict.fromkeys(REASONS, 0) | {"timestamp_missing": 2})
+    ['2 rows set aside: no timestamp']
+    """
+    return [
+        f"{counts[reason]} rows set aside: {meaning}"
+        for reason, meaning in REASONS.items()
+        if counts[reason]
+    ]
+
+
+def details(
+    connection: duckdb.DuckDBPyConnection,
+    clean: Path,
+    quarantine: Path,
+    heavy: list[tuple[int | str, int]],
+    timezone: str,
+) -> dict[str, Any]:
+    """What the page shows of a month beyond its counts, named as ``validation_page`` takes it."""
+    return {
+        "heavy_users": heavy[:HEAVIEST],
+        "days": behaviors_per_day(connection, clean, timezone),
+        "examples": examples(connection, quarantine, EXAMPLES),
+        "timezone": timezone,
+    }
 
 
 def behaviors_per_day(

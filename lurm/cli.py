@@ -1,4 +1,4 @@
-"""The command ``lurm``: bringing data in. The stages themselves are run by DVC.
+"""The command ``lurm``: bringing data in, and the steps of a monthly run. DVC runs the stages.
 
 A command is a function of its parsed arguments, announced to the parser by an ``_add_`` function.
 What it needs is imported when it runs, so that ``lurm --help`` answers at once.
@@ -6,12 +6,15 @@ What it needs is imported when it runs, so that ``lurm --help`` answers at once.
 
 import argparse
 import logging
+import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lurm.console import run_stage
 from lurm.months import month_number
+from lurm.releases.commands import add_release
 
 if TYPE_CHECKING:
     from lurm.examples.monthly import Landed
@@ -25,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="lurm", description="General-purpose user vectors from behavior logs."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_check, _add_land, _add_land_example):
+    for add in (_add_check, _add_land, _add_land_example, add_release, _add_airflow):
         add(commands)
     args = parser.parse_args(argv)
     for chatty in ("aiobotocore", "botocore"):
@@ -71,6 +74,11 @@ def _add_land(commands: argparse._SubParsersAction) -> None:
         metavar="PLACE",
         help="folder or s3:// address where the deliveries lie",
     )
+    parser.add_argument(
+        "--keep-users",
+        action="store_true",
+        help="leave the users file as it is, and with it the heads that are trained on it",
+    )
     _add_landing(parser)
     parser.add_argument(
         "--params", default="params.yaml", metavar="FILE", help="settings (default: %(default)s)"
@@ -81,7 +89,9 @@ def _add_land(commands: argparse._SubParsersAction) -> None:
 def _land(args: argparse.Namespace) -> None:
     from lurm.landing import land_month
 
-    land_month(args.month, args.source, args.landing, args.params)
+    land_month(args.month, args.source, args.landing, args.params, users=not args.keep_users)
+    # What is in now awaits its own verdict; DVC may take that from an earlier run, and run nothing.
+    Path("reports", "refused", f"{args.month}.html").unlink(missing_ok=True)
 
 
 # ---- land-example: public data ------------------------------------------------------------------
@@ -139,6 +149,61 @@ def _land_amazon(edition: Literal["2018", "2023"], args: argparse.Namespace) -> 
 def _tell(landed: "Landed") -> None:
     for line in landed.lines():
         log.info(line)
+
+
+# ---- airflow: one on this machine ---------------------------------------------------------------
+
+
+def _add_airflow(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "airflow",
+        help="an Airflow on this machine",
+        description="Run Airflow on this machine, with the monthly refresh in it.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, run, text in (
+        ("up", _airflow_up, "start it and wait until it is healthy"),
+        ("down", _airflow_down, "stop it"),
+        ("do", _airflow_do, "call its command line, such as `backfill create`"),
+        ("deliver", _airflow_deliver, "put months into its landing place, and say so"),
+    ):
+        action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        action.add_argument("--folder", type=Path, default=Path("var"), help="where all of it lies")
+        if name == "do":
+            action.add_argument(
+                "words", nargs=argparse.REMAINDER, metavar="...", help="to `airflow`"
+            )
+        if name != "down":
+            action.add_argument("--port", type=int, default=8080)
+        if name == "deliver":
+            action.add_argument("months", nargs="+", type=_month, metavar="MONTH")
+            action.add_argument("--silently", action="store_true", help="let Airflow find it")
+            action.add_argument("--from", dest="source", type=Path, required=True, metavar="FOLDER")
+        action.set_defaults(run=run)
+
+
+def _airflow_up(args: argparse.Namespace) -> None:
+    from lurm.local_airflow import up
+
+    up(Path(), args.folder, args.port)
+
+
+def _airflow_down(args: argparse.Namespace) -> None:
+    from lurm.local_airflow import down
+
+    down(args.folder)
+
+
+def _airflow_do(args: argparse.Namespace) -> None:
+    from lurm.local_airflow import call
+
+    sys.exit(call(Path(), args.folder, args.port, args.words))
+
+
+def _airflow_deliver(args: argparse.Namespace) -> None:
+    from lurm.local_airflow import deliver
+
+    deliver(args.folder, args.source, args.months, args.port, tell=not args.silently)
 
 
 # ---- arguments of several commands --------------------------------------------------------------

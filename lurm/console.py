@@ -9,17 +9,21 @@ from typing import TypeVar
 from tqdm import tqdm
 
 T = TypeVar("T")
+MACHINE = 70  # exit status of what the machine could not do: a full disk, a store out of reach
 log = logging.getLogger(__name__)
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's ``main``; what a user can cause ends in one message and exit status 1."""
+    """Run a stage's ``main``; what a user can cause ends in one message and exit status 1.
+
+    So does what the machine could not do, with :data:`MACHINE`: there, trying again may help.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()
     except (ValueError, OSError) as error:
         logging.getLogger("lurm").error("error: %s", error)
-        sys.exit(1)
+        sys.exit(1 if isinstance(error, (ValueError, FileNotFoundError)) else MACHINE)
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -238,7 +238,7 @@ def _add_month(
     Only users active in the month are touched: the others' open period can wait.
     """
     closing = np.flatnonzero(active & (scale.period != NEVER) & (scale.period < period))
-    hidden, n_closed = scale.hidden.copy(), scale.n_closed.copy()
+    hidden, n_closed = scale.hidden, scale.n_closed  # made by _join, so free to change
     lengths = _lengths(smen, period - scale.period[closing])
     hidden[closing] = _advance(smen, scale, closing, lengths)
     n_closed[closing] += lengths

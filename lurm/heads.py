@@ -67,6 +67,16 @@ class Scores:
         """Accuracy, mean over folds and repeats."""
         return float(np.mean(self.accuracy))
 
+    def record(self) -> dict[str, Any]:
+        """The figures as a JSON object: means, standard error, and every fold by itself."""
+        folds = zip(self.auc, self.accuracy, strict=True)
+        return {
+            "auc": self.mean_auc,
+            "auc_se": self.auc_se,
+            "acc": self.mean_accuracy,
+            "folds": [{"auc": auc, "acc": acc} for auc, acc in folds],
+        }
+
 
 def vector_matrix(vectors: pa.Table) -> np.ndarray:
     """The user vectors as one matrix, (U, d) float32. vectors: `tables.user_vectors_schema`.
@@ -210,6 +220,38 @@ def predict(head: Head, x: np.ndarray) -> np.ndarray:
         return logits.softmax(dim=1).numpy()
 
 
+def predictions(vectors: pa.Table, heads: Mapping[str, tuple[Head, Mapping[str, Any]]]) -> pa.Table:
+    """What every head says of every user: ``user_id``, ``model_version``, then by task, in their order.
+
+    A category task has one column, ``<task>``: the probability of "yes", float32. An attribute task
+    has two: ``<task>``, the most likely class, and ``<task>_probability``, its probability, float32.
+    vectors: `tables.user_vectors_schema`; heads: by task, each as :func:`load_head` returns it.
+
+    Raises:
+        ValueError: a head belongs to another model than the vectors, or two columns share a name.
+    """
+    x = vector_matrix(vectors)
+    version = vectors["model_version"][0].as_py()
+    columns: dict[str, Any] = {name: vectors[name] for name in ("user_id", "model_version")}
+    for task, (head, about) in sorted(heads.items()):
+        if about["model_version"] != version:
+            raise ValueError(
+                f"the head of {task} was trained on vectors of model {about['model_version']}, "
+                f"expected those of {version}; train it anew"
+            )
+        probabilities = predict(head, x)
+        if about["value"] is not None:
+            answer = {task: probabilities[:, about["classes"].index("yes")]}
+        else:
+            likely = pa.array(about["classes"]).take(pa.array(probabilities.argmax(axis=1)))
+            answer = {task: likely, f"{task}_probability": probabilities.max(axis=1)}
+        taken = ", ".join(columns.keys() & answer.keys())
+        if taken:
+            raise ValueError(f"tasks: two columns would be called {taken}; rename the task {task}")
+        columns |= answer
+    return pa.table(columns)
+
+
 def splits(
     y: np.ndarray, folds: int, repeats: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -265,6 +307,17 @@ def roc_curves(
         name: np.mean([roc_curve(y[test] == c, p[:, c], grid) for test, p in parts], axis=0)
         for c, name in enumerate(classes)
         if len(classes) > 2 or c == 1
+    }
+
+
+def roc_table(y: np.ndarray, scores: Scores, classes: Sequence[str]) -> dict[str, list[Any]]:
+    """:func:`roc_curves` on a grid of hundredths: columns ``fpr``, ``tpr`` and ``class``."""
+    grid = np.linspace(0, 1, 101)
+    curves = roc_curves(y, scores, classes, grid)
+    return {
+        "fpr": grid.round(2).tolist() * len(curves),
+        "tpr": np.concatenate(list(curves.values())).round(5).tolist(),
+        "class": np.repeat(list(curves), len(grid)).tolist(),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -215,6 +216,24 @@ class PairSampler:
         y = rng.integers(low, high)
         differ = self.item[x] != self.item[y]
         return self.item[x[differ]], self.item[y[differ]]
+
+
+def pairs_of(behaviors: pa.Table, catalog: pa.Table, beta_days: float) -> PairSampler:
+    """The sampler of pairs over ``behaviors``, in any order; items are rows of ``catalog``.
+
+    Raises:
+        ValueError: behaviors are of items that the catalog does not hold, or no user has two.
+    """
+    behaviors = behaviors.sort_by([("user_id", "ascending"), ("timestamp", "ascending")])
+    user = pc.rank(behaviors["user_id"], tiebreaker="dense").to_numpy()
+    item = pc.index_in(behaviors["item_id"], catalog["item_id"])
+    if item.null_count:
+        raise ValueError(
+            f"embed_items: {item.null_count:,} behaviors are of items that the pinned catalog does "
+            "not hold; pin the catalog and the months of one release"
+        )
+    time = behaviors["timestamp"].cast(pa.int64()).to_numpy()
+    return PairSampler(user.astype(np.int64), time, item.to_numpy(), beta_days)
 
 
 # ---- training and use --------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from lurm.behaviors import check_delivery
-from lurm.months import month_name, month_number
+from lurm.months import is_month, month_name, month_number
 from lurm.params import START
 from lurm.storage import file_hash, read_schema, replacing
 from lurm.tables import LANDED_ITEMS, LANDED_USERS, check_columns, check_same_ids
@@ -59,7 +59,12 @@ def publish(staged: Path, landing: Path | str) -> dict[str, str]:
 
 
 def land_month(
-    month: str, source: str, landing: Path | str, params: Path | str = "params.yaml"
+    month: str,
+    source: str,
+    landing: Path | str,
+    params: Path | str = "params.yaml",
+    *,
+    users: bool = True,
 ) -> dict[str, str]:
     """Bring one month from the landing place ``source`` into ``landing`` and list it in ``params``.
 
@@ -72,6 +77,7 @@ def land_month(
         source: folder or ``s3://`` address; credentials and endpoint come from the environment.
         landing: the workspace's own landing place.
         params: file whose ``months`` lists the month; its comments and layout stay.
+        users: also bring in the users file, which heads are trained on.
 
     Raises:
         ValueError: the month leaves a gap, a file is truncated or has wrong columns, user ids are of
@@ -83,7 +89,8 @@ def land_month(
     check_next(month, known)
     behaviors, new_items = f"behaviors/{month}.parquet", f"items/{month}.parquet"
     with staging(landing) as folder:
-        fetched = fetch(source, folder, ["items.parquet", new_items, "users.parquet", behaviors])
+        wanted = ["items.parquet", new_items, *(["users.parquet"] if users else []), behaviors]
+        fetched = fetch(source, folder, wanted)
         if behaviors not in fetched:
             raise FileNotFoundError(
                 f"{source}: expected {behaviors}, found none; deliver it, or check the address"
@@ -106,17 +113,26 @@ def land_month(
     return done
 
 
+def delivered_months(source: str) -> list[str]:
+    """The months of which behaviors lie in ``source``, in calendar order.
+
+    Raises:
+        OSError: the source cannot be reached.
+    """
+    files, root = _place(source)
+    with _reaching(source):
+        names = [Path(path).stem for path in files.glob(f"{root}/behaviors/*.parquet")]
+    return sorted(name for name in names if is_month(name))
+
+
 def fetch(source: str, folder: Path, names: list[str]) -> list[str]:
     """Copy those of ``names`` that ``source`` has into ``folder``; returns which.
 
     Raises:
         OSError: the source cannot be reached, or a copy is shorter than what it was taken from.
     """
-    if "://" in source and not source.startswith("s3://"):
-        raise ValueError(f"expected a folder or an s3:// address, got {source}")
-    try:
-        files, root = fsspec.core.url_to_fs(source)
-        files.invalidate_cache()
+    files, root = _place(source)
+    with _reaching(source):
         fetched = [name for name in names if files.exists(f"{root}/{name}")]
         for name in fetched:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -126,12 +142,27 @@ def fetch(source: str, folder: Path, names: list[str]) -> list[str]:
                 raise OSError(
                     f"{source}/{name}: expected {expected:,} bytes, got {arrived:,}; retry"
                 )
+    return fetched
+
+
+def _place(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    if "://" in source and not source.startswith("s3://"):
+        raise ValueError(f"expected a folder or an s3:// address, got {source}")
+    with _reaching(source):
+        files, root = fsspec.core.url_to_fs(source)
+        files.invalidate_cache()
+    return files, root
+
+
+@contextmanager
+def _reaching(source: str) -> Iterator[None]:
+    try:
+        yield
     except BotoCoreError as error:
         raise OSError(
             f"{source}: cannot be reached: {error}; check the address, AWS_ENDPOINT_URL and the "
             "credentials in the environment"
         ) from error
-    return fetched
 
 
 def check_files(folder: Path, names: list[str], catalog: Path, source: str) -> None:

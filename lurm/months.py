@@ -21,9 +21,14 @@ def month_number(month: str) -> int:
     Raises:
         ValueError: ``month`` is not of the form ``YYYY-MM``.
     """
-    if not isinstance(month, str) or not _MONTH.fullmatch(month):
+    if not isinstance(month, str) or not is_month(month):
         raise ValueError(f"expected a month such as '2017-05', got {month!r}")
     return int(month[:4]) * 12 + int(month[5:]) - 1
+
+
+def is_month(text: str) -> bool:
+    """Whether the text names a month."""
+    return bool(_MONTH.fullmatch(text))
 
 
 def month_name(number: int) -> str:

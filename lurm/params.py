@@ -171,6 +171,12 @@ class Evaluation(Section):
         return self
 
 
+class Gate(Section):
+    max_auc_loss: Share
+    max_empty_interests: Share
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Task(Section):
     labels: str
     column: str
@@ -189,6 +195,7 @@ class Params(Section):
     build_boi: BuildBoi
     pretrain_smen: PretrainSmen
     evaluation: Evaluation
+    gate: Gate
     tasks: dict[Name, Task]
 
     @model_validator(mode="after")

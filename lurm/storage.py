@@ -88,6 +88,12 @@ def read_parquet(path: Path | str, columns: list[str] | None = None) -> pa.Table
         return pq.ParquetFile(path).read(columns=columns)
 
 
+def row_count(path: Path | str) -> int:
+    """Rows of the parquet file, from its footer; raises as :func:`read_parquet` does."""
+    with _expecting("parquet", path, pa.ArrowInvalid):
+        return int(pq.read_metadata(path).num_rows)
+
+
 def write_json(value: Any, path: Path | str) -> None:
     """Write ``value`` as indented JSON with sorted keys; NaN is refused."""
     with replacing(path) as temporary:

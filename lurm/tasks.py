@@ -41,8 +41,13 @@ def collect_labels(
     categories: pairs of a catalog column and a value.
 
     Raises:
-        ValueError: the catalog lacks a column, or no item has a value.
+        ValueError: the catalog lacks a column.
     """
+    for column in {column for column, _ in categories} - set(catalog.column_names):
+        raise ValueError(
+            f"tasks: the catalog has no column {column!r}; it has "
+            f"{', '.join(name for name in catalog.column_names if name != 'item_id')}"
+        )
     user_id = behaviors.schema.field("user_id").type
     schema = pa.schema({**LABELS, "user_id": user_id})
     parts = [schema.empty_table()]
@@ -50,7 +55,6 @@ def collect_labels(
         connection.register("behaviors", behaviors)
         connection.register("catalog", catalog)
         for column, value in sorted(set(categories)):
-            _check_category(catalog, column, value)
             users = connection.sql(
                 "select distinct user_id from behaviors join catalog using (item_id) "
                 f"where {_quoted(column)} = $1",
@@ -65,23 +69,19 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _check_category(catalog: pa.Table, column: str, value: str) -> None:
-    if column not in catalog.column_names:
-        raise ValueError(
-            f"tasks: the catalog has no column {column!r}; it has "
-            f"{', '.join(name for name in catalog.column_names if name != 'item_id')}"
-        )
-    known = [known for known in pc.unique(catalog[column]).to_pylist() if known is not None]
-    if value not in known:
-        near = get_close_matches(value, known, n=3)
-        raise ValueError(
-            f"tasks: no item of the catalog has {column} {value!r}"
-            + (
-                f"; did you mean {' or '.join(map(repr, near))}?"
-                if near
-                else "; check its spelling"
-            )
-        )
+def unknown_categories(catalog: pa.Table, categories: Collection[tuple[str, str]]) -> list[str]:
+    """The categories that no item of the catalog has, in words, with known ones of a like spelling.
+
+    A catalog may learn of a category later, so this is no fault by itself.
+    """
+    told = []
+    for column, value in sorted(set(categories)):
+        known = pc.unique(catalog[column]).drop_null().to_pylist()
+        if value not in known:
+            near = " or ".join(map(repr, get_close_matches(value, known, n=3)))
+            advice = f"did you mean {near}?" if near else "check its spelling"
+            told.append(f"no item of the catalog has {column} {value!r}; {advice}")
+    return told
 
 
 def category_labels(

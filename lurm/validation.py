@@ -60,6 +60,11 @@ class Verdict:
         """Whether no figure failed."""
         return not self.failed
 
+    @property
+    def refuses(self) -> bool:
+        """Whether a month with this verdict is refused."""
+        return not self.success and self.rule.severity == "critical"
+
     def sentence(self) -> str:
         """The failure in words: what was expected, what was found, what to do."""
         found = ", ".join(map(self.rule.number, self.failed.values()))
@@ -229,6 +234,13 @@ def month_rules(
             remedy="they are kept; see whether they are persons",
         ),
     ]
+
+
+def refusal(verdicts: Sequence[Verdict], delivery: str, month: str, likely: str | None) -> str:
+    """Why ``delivery`` is refused as ``month``; ``likely`` is the month that it seems to hold."""
+    holds = f" (it seems to hold {likely})" if likely not in (None, month) else ""
+    reasons = ". ".join(verdict.sentence() for verdict in verdicts if verdict.refuses)
+    return f"{delivery} is refused as {month}{holds}: {reasons}"
 
 
 # ---- months against each other -------------------------------------------------------------------

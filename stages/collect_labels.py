@@ -1,7 +1,8 @@
 """Labels of one month: which users had a behavior with an item of which category (paper 3.1).
 
 In:  clean behaviors of the label month, and the catalog as known in that month.
-Out: distinct (user_id, column, value) for the categories that the tasks of params.yaml ask for.
+Out: distinct (user_id, column, value) for the categories that the tasks of params.yaml ask for. The
+     file's metadata names the behaviors it was made from by their hash, so that a later correction shows.
 """
 
 import argparse
@@ -11,9 +12,9 @@ from pathlib import Path
 
 from lurm.console import run_stage
 from lurm.params import load_params
-from lurm.storage import read_parquet, write_parquet
+from lurm.storage import file_hash, read_parquet, write_parquet
 from lurm.tables import BEHAVIORS, CATALOG, check_columns
-from lurm.tasks import collect_labels
+from lurm.tasks import collect_labels, unknown_categories
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_columns(catalog.schema, CATALOG, str(args.catalog))
     categories = {(task.column, task.value) for task in tasks.values() if task.value is not None}
     labels = collect_labels(behaviors, catalog, categories)
-    write_parquet(labels, args.labels)
+    for unknown in unknown_categories(catalog, categories):
+        log.warning("%s: no labels: %s", args.labels, unknown)
+    source = {"behaviors_sha256": file_hash(args.behaviors)}
+    write_parquet(labels.replace_schema_metadata(source), args.labels)
     log.info(
         "%s: %d behaviors in, %d labels of %d categories out",
         args.labels,

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lurm.console import run_stage
 from lurm.item_embedding import (
     UNKNOWN,
-    PairSampler,
     build_vocabulary,
     embed_catalog,
+    pairs_of,
     train_item_encoder,
     word_ids,
 )
@@ -49,23 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     catalog = read_parquet(args.training / "catalog.parquet")
     months = month_files(args.training / "behaviors", list(params.training.months))
     behaviors = pa.concat_tables(read_parquet(path) for path in months)
-    behaviors = behaviors.sort_by([("user_id", "ascending"), ("timestamp", "ascending")])
-    user = pc.rank(behaviors["user_id"], tiebreaker="dense").to_numpy()
-    item = pc.index_in(behaviors["item_id"], catalog["item_id"])
-    if item.null_count:
-        raise ValueError(
-            f"{args.training}: {item.null_count:,} behaviors are of items that catalog.parquet does not "
-            "hold; pin the catalog and the months of one release"
-        )
-    time = behaviors["timestamp"].cast(pa.int64()).to_numpy()
-
     vocabulary = build_vocabulary(
         catalog, settings.text_columns, settings.min_word_count, settings.covered_items
     )
     ids = word_ids(catalog, vocabulary)
     encoder, losses = train_item_encoder(
         ids,
-        PairSampler(user.astype(np.int64), time, item.to_numpy(), settings.beta_days),
+        pairs_of(behaviors, catalog, settings.beta_days),
         n_words=len(vocabulary),
         width=settings.width,
         temperature=settings.temperature,

@@ -1,7 +1,11 @@
 """Encode all users as of a month, going on from the states of the month before (paper 2.2).
 
 In:  the month's bags, the states of the month before, SMEN.
-Out: the states after the month; one row per user: vector, behaviors, first and last month, version.
+Out: the states after the month; one row per user: vector, behaviors, first and last month, version;
+     the note that the month is encoded.
+
+The note says the same under one model whatever the month holds: the heads wait for it, and do not
+train again when a month is corrected.
 """
 
 import argparse
@@ -13,7 +17,7 @@ from lurm.console import run_stage
 from lurm.encoding import encode_month, load_states, save_states, user_vectors
 from lurm.months import month_number
 from lurm.smen import load_smen
-from lurm.storage import read_parquet, write_parquet
+from lurm.storage import read_parquet, write_json, write_parquet
 from lurm.tables import BOI, check_columns
 
 log = logging.getLogger("encode_users")
@@ -22,7 +26,7 @@ log = logging.getLogger("encode_users")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("boi", "previous", "smen", "state", "vectors"):
+    for name in ("boi", "previous", "smen", "state", "vectors", "encoded"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--month", required=True)
     args = parser.parse_args(argv)
@@ -34,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     after, vectors = encode_month(smen, states, boi, month_number(args.month))
     save_states(after, args.state, version)
     write_parquet(user_vectors(after, vectors, version), args.vectors)
+    write_json({"month": args.month, "model_version": version}, args.encoded)
     log.info(
         "%s: %d users before, %d rows of bags in, %d users out, model %s",
         *(args.vectors, len(states.users), len(boi), len(after.users), version),

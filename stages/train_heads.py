@@ -6,21 +6,18 @@ Out: the head trained on all users of the task, its scores as JSON, its mean ROC
 """
 
 import argparse
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from lurm.console import run_stage
-from lurm.heads import Training, cross_validate, roc_curves, save_head, train_head, vector_matrix
+from lurm.heads import Training, cross_validate, roc_table, save_head, train_head, vector_matrix
 from lurm.params import load_params
-from lurm.storage import month_files, read_parquet, write_json, write_text
+from lurm.storage import month_files, read_parquet, write_csv, write_json
 from lurm.tables import LABELS, LANDED_USERS, check_columns
 from lurm.tasks import task_labels
 
@@ -43,21 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.use_deterministic_algorithms(True)
 
     vectors = read_parquet(args.vectors)
-    if task.value is None:
-        if args.labels.is_dir():
-            raise ValueError(
-                f"tasks.{args.task}: {args.labels} is a folder of label months, so a value is "
-                "expected beside the column; for an attribute, name the users file"
-            )
-        source = read_parquet(args.labels)
-        check_columns(source.schema, LANDED_USERS, str(args.labels))
-    else:
-        paths = month_files(args.labels, list(settings.label_months))
-        source = pa.concat_tables([read_parquet(path) for path in paths])
-        check_columns(source.schema, LABELS, str(args.labels))
+    months = None if task.value is None else list(settings.label_months)
     labels = task_labels(
         vectors["user_id"],
-        source,
+        read_source(args.task, args.labels, months),
         task.column,
         task.value,
         min_class_size=settings.min_class_size,
@@ -70,48 +56,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         x, labels.y, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, **how
     )
     head = train_head(x, labels.y, len(labels.classes), seed=settings.seed, **how)
+    about = {
+        "task": args.task,
+        "column": task.column,
+        "value": task.value,
+        "classes": labels.classes,
+        "model_version": vectors["model_version"][0].as_py(),
+        "as_of": settings.as_of,
+    }
+    classes = [{"class": name, "n_users": n} for name, n in labels.counts.items()]
+    result = {"task": args.task, "n_users": len(labels.y), "classes": classes, **scores.record()}
+    save_head(head, args.head, about)
+    write_csv(roc_table(labels.y, scores, labels.classes), args.roc)
+    write_json(result, args.result)
+    percent = [100 * figure for figure in (scores.mean_auc, scores.auc_se, scores.mean_accuracy)]
+    log.info("%s: AUC %.1f (standard error %.1f), ACC %.1f", args.task, *percent)
 
-    curves = io.StringIO()
-    rows = csv.writer(curves, lineterminator="\n")
-    rows.writerow(["fpr", "tpr", "class"])
-    grid = np.linspace(0, 1, 101)
-    for name, tpr in roc_curves(labels.y, scores, labels.classes, grid).items():
-        rows.writerows((f"{f:.2f}", f"{t:.5f}", name) for f, t in zip(grid, tpr, strict=True))
-    save_head(
-        head,
-        args.head,
-        {
-            "task": args.task,
-            "column": task.column,
-            "value": task.value,
-            "classes": labels.classes,
-            "model_version": vectors["model_version"][0].as_py(),
-            "as_of": settings.as_of,
-        },
-    )
-    write_text(curves.getvalue(), args.roc)
-    write_json(
-        {
-            "task": args.task,
-            "n_users": len(labels.y),
-            "classes": [{"class": name, "n_users": n} for name, n in labels.counts.items()],
-            "auc": scores.mean_auc,
-            "auc_se": scores.auc_se,
-            "acc": scores.mean_accuracy,
-            "folds": [
-                {"auc": auc, "acc": acc}
-                for auc, acc in zip(scores.auc, scores.accuracy, strict=True)
-            ],
-        },
-        args.result,
-    )
-    log.info(
-        "%s: AUC %.1f (standard error %.1f), ACC %.1f",
-        args.task,
-        100 * scores.mean_auc,
-        100 * scores.auc_se,
-        100 * scores.mean_accuracy,
-    )
+
+def read_source(task: str, labels: Path, months: list[str] | None) -> pa.Table:
+    """The label months of a category task together, or the users file of an attribute task."""
+    if months is None:
+        if labels.is_dir():
+            raise ValueError(
+                f"tasks.{task}: {labels} is a folder of label months, so a value is "
+                "expected beside the column; for an attribute, name the users file"
+            )
+        source = read_parquet(labels)
+        check_columns(source.schema, LANDED_USERS, str(labels))
+    else:
+        source = pa.concat_tables(map(read_parquet, month_files(labels, months)))
+        check_columns(source.schema, LABELS, str(labels))
+    return source
 
 
 if __name__ == "__main__":

@@ -24,10 +24,9 @@ from lurm.months import month_bounds
 from lurm.params import Params, load_params
 from lurm.reporting.validation_page import validation_page
 from lurm.storage import file_hash, read_schema, replacing, write_json, write_text
-from lurm.validation import judge, month_figures, month_rules
+from lurm.validation import judge, month_figures, month_rules, refusal
 
 CONTRACT = 1  # version of the landing contract
-EXAMPLES = 3  # rows that the page shows for each reason
 
 log = logging.getLogger("validate_logs")
 
@@ -42,11 +41,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
+    params = load_params("params.yaml")
+    # What is wrong up to here is no fault of the delivery, so no page says it was refused.
+    behaviors.check_mix_column(read_schema(args.catalog), params.compare_months.mix_column)
     story: dict[str, Any] = {"month": args.month, "delivery": str(args.landing)}
+    if args.landing.is_file():
+        story |= {"n_bytes": args.landing.stat().st_size, "sha256": file_hash(args.landing)}
     try:
-        accept(args, load_params("params.yaml"), story)
-    except (ValueError, FileNotFoundError) as refusal:
-        write_text(validation_page(**story, refusal=str(refusal)), args.refused)
+        accept(args, params, story)
+    except (ValueError, FileNotFoundError) as fault:
+        write_text(validation_page(**story, refusal=str(fault)), args.refused)
         raise
     args.refused.unlink(missing_ok=True)
 
@@ -58,79 +62,42 @@ def accept(args: argparse.Namespace, params: Params, story: dict[str, Any]) -> N
         ValueError: the month is refused.
     """
     settings, timezone = params.validate_logs, params.calendar.timezone
-    mix_column = params.compare_months.mix_column
-    tolerance = timedelta(hours=settings.tolerance_hours)
     start, end = month_bounds(args.month, timezone)
-    catalog_schema = read_schema(args.catalog)
-    behaviors.check_delivery(read_schema(args.landing), catalog_schema, str(args.landing))
-    if mix_column not in catalog_schema.names:
-        raise ValueError(
-            f"compare_months.mix_column: expected a column of the catalog "
-            f"({', '.join(catalog_schema.names)}), got {mix_column}"
-        )
+    span = timedelta(hours=settings.tolerance_hours)
+    behaviors.check_delivery(
+        read_schema(args.landing), read_schema(args.catalog), str(args.landing)
+    )
     with (
         database(settings.memory_limit, args.landing) as connection,
         replacing(args.clean) as clean,
         replacing(args.quarantine) as quarantine,
     ):
-        counts = behaviors.clean_month(
-            connection,
-            args.landing,
-            args.catalog,
-            start - tolerance,
-            end + tolerance,
-            clean,
-            quarantine,
-        )
+        month = (args.landing, args.catalog, start - span, end + span, clean, quarantine)
+        counts = behaviors.clean_month(connection, *month)
+        mix_column = params.compare_months.mix_column
         profile = behaviors.profile_month(connection, clean, args.catalog, mix_column)
         heavy = behaviors.heavy_users(connection, clean, settings.heavy_user)
-        figures = pd.DataFrame(month_figures(counts, len(heavy)), index=[args.month])
-        rules = month_rules(
-            settings.max_outside_month,
-            settings.max_unknown_items,
-            settings.max_repeated_rows,
-            settings.max_bad_rows,
-            settings.heavy_user,
+        verdicts = judge(
+            pd.DataFrame(month_figures(counts, len(heavy)), index=[args.month]),
+            month_rules(**settings.model_dump(exclude={"tolerance_hours", "memory_limit"})),
+            suite=f"behaviors of {args.month}",
         )
-        verdicts = judge(figures, rules, suite=f"behaviors of {args.month}")
-        story |= {
-            "counts": counts,
-            "profile": profile,
-            "verdicts": verdicts,
-            "heavy_users": heavy[:10],
-            "days": behaviors.behaviors_per_day(connection, clean, timezone),
-            "examples": behaviors.examples(connection, quarantine, EXAMPLES),
-            "timezone": timezone,
-        }
-        failed = [v for v in verdicts if not v.success]
-        refusals = [v.sentence() for v in failed if v.rule.severity == "critical"]
-        if refusals:
+        story |= {"counts": counts, "profile": profile, "verdicts": verdicts}
+        story |= behaviors.details(connection, clean, quarantine, heavy, timezone)
+        if any(verdict.refuses for verdict in verdicts):
             likely = behaviors.likely_month(connection, args.landing, timezone)
-            holds = f" (it seems to hold {likely})" if likely not in (None, args.month) else ""
-            raise ValueError(
-                f"{args.landing} is refused as {args.month}{holds}: {'. '.join(refusals)}"
-            )
+            raise ValueError(refusal(verdicts, str(args.landing), args.month, likely))
         profile["sha256"] = file_hash(clean)
+    warnings = [verdict.sentence() for verdict in verdicts if not verdict.success]
+    result = {**counts, "users": profile["users"], "items": profile["items"]}
     write_json(profile, args.profile)
-    write_json(
-        {**counts, "users": profile["users"], "items": profile["items"]}
-        | {"success": True, "warnings": len(failed)},
-        args.result,
-    )
+    write_json(result | {"success": True, "warnings": len(warnings)}, args.result)
     write_text(validation_page(**story), args.page)
     write_json({"month": args.month, "contract": CONTRACT}, args.accepted)
-    for verdict in failed:
-        log.warning("%s: %s", args.month, verdict.sentence())
-    for reason, meaning in behaviors.REASONS.items():
-        if counts[reason]:
-            log.warning("%s: %d rows set aside: %s", args.month, counts[reason], meaning)
-    log.info(
-        "%s: %d rows in, %d clean, %d set aside",
-        args.month,
-        counts["rows_in"],
-        counts["rows_clean"],
-        counts["rows_set_aside"],
-    )
+    for warning in [*warnings, *behaviors.set_aside(counts)]:
+        log.warning("%s: %s", args.month, warning)
+    rows = (counts[key] for key in ("rows_in", "rows_clean", "rows_set_aside"))
+    log.info("%s: %d rows in, %d clean, %d set aside", args.month, *rows)
 
 
 if __name__ == "__main__":

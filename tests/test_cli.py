@@ -19,7 +19,7 @@ def test_help_is_there_for_every_command(words: list[str], capsys: pytest.Captur
     assert "usage: lurm" in capsys.readouterr().out
 
 
-def test_a_month_lands_from_a_folder(tmp_path: Path) -> None:
+def test_a_month_lands_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, params = tmp_path / "source", tmp_path / "params.yaml"
     moments = pa.array([0], pa.timestamp("s", "UTC"))
     for name, table in {
@@ -30,9 +30,15 @@ def test_a_month_lands_from_a_folder(tmp_path: Path) -> None:
         pq.write_table(table, source / f"{name}.parquet")
     params.write_text("months: {}\n")
     landing = tmp_path / "landing"
+    monkeypatch.chdir(tmp_path)
+    pages = [tmp_path / f"reports/refused/{month}.html" for month in ("2020-01", "2020-02")]
+    for page in pages:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text("refused")
     main(f"land 2020-01 --from {source} --landing {landing} --params {params}".split())
     assert (landing / "behaviors" / "2020-01.parquet").exists()
     assert "2020-01: {previous: start" in params.read_text()
+    assert [page.exists() for page in pages] == [False, True]  # another delivery, another verdict
 
 
 def test_a_mistake_is_one_line_without_traceback(tmp_path: Path) -> None:

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lurm.tables import BEHAVIORS, LABELS, TIMESTAMP
-from lurm.tasks import attribute_labels, category_labels, collect_labels, task_labels
+from lurm.tasks import (
+    attribute_labels,
+    category_labels,
+    collect_labels,
+    task_labels,
+    unknown_categories,
+)
 
 CATALOG = pa.table(
     {
@@ -64,9 +70,14 @@ def test_labels_keep_text_ids_and_quoted_columns():
     assert found.to_pylist() == [{"user_id": "Ü1", "column": 'the "aisle"', "value": "COFFEE"}]
 
 
-def test_a_misspelt_category_is_refused_with_the_nearest_one():
-    with pytest.raises(ValueError, match=r"no item of the catalog has aisle 'COFFE'.*'COFFEE'"):
-        collect_labels(behaviors([(1, 1)]), CATALOG, [("aisle", "COFFE")])
+def test_a_category_that_no_item_has_gives_no_labels_and_is_told_with_the_nearest_one():
+    categories = [("aisle", "COFFE"), ("aisle", "COFFEE")]
+    assert collect_labels(behaviors([(1, 1)]), CATALOG, categories)[
+        "value"
+    ].unique().to_pylist() == ["COFFEE"]
+    assert unknown_categories(CATALOG, categories) == [
+        "no item of the catalog has aisle 'COFFE'; did you mean 'COFFEE'?"
+    ]
 
 
 def test_a_column_that_the_catalog_lacks_is_refused_with_those_it_has():

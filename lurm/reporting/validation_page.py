@@ -12,6 +12,8 @@ def validation_page(
     *,
     month: str,
     delivery: str,
+    n_bytes: int | None = None,
+    sha256: str | None = None,
     refusal: str | None = None,
     timezone: str | None = None,
     counts: Mapping[str, int] | None = None,
@@ -26,6 +28,8 @@ def validation_page(
     Args:
         month: the month that the delivery is for.
         delivery: where it lies.
+        n_bytes: its size; None if there is no such file.
+        sha256: its hash in hex; None if there is no such file.
         refusal: why the month is refused, None if it is accepted.
         timezone: the calendar's time zone.
         counts: see :func:`lurm.behaviors.clean_month`; None if the file could not be read.
@@ -39,6 +43,8 @@ def validation_page(
         "validation.html",
         month=month,
         delivery=delivery,
+        n_bytes=n_bytes,
+        sha256=sha256,
         refusal=refusal,
         timezone=timezone,
         counts=counts,

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from lurm.examples import complete_journey, ta_feng
 from lurm.storage import read_parquet, write_parquet
-from tests.pipeline.workspaces import ROOT, new_workspace
+from tests.pipeline.workspaces import ROOT, Workspace, new_workspace
 
 # Settings under which a run takes seconds; what they leave out stays as it is in params.yaml.
 SMALL: dict[str, dict[str, Any]] = {
@@ -50,23 +50,37 @@ def part_of(landing: Path, users: pa.Array, deliveries: Path) -> None:
 # ---- three hundred households of the Complete Journey -------------------------------------------
 
 
-def run_complete_journey(folder: Path) -> None:
-    """Run three months, trained through the second, and commit; a fourth month is delivered."""
-    complete_journey.land(folder / "all", "2017-01", "2017-04")
+def deliver_households(folder: Path, last: str) -> Path:
+    """Write the months up to ``last``, a third of the households in no users file; returns where."""
+    complete_journey.land(folder / "all", "2017-01", last)
     known = read_parquet(folder / "all/users.parquet")["user_id"].combine_chunks()
     everyone = read_parquet(folder / "all/behaviors/2017-01.parquet")["user_id"].unique().sort()
     others = everyone.filter(pc.invert(pc.is_in(everyone, known)))
     users = pa.concat_arrays([known[:200], others[:100]])
     part_of(folder / "all", users, folder / "deliveries")
-    workspace = new_workspace(folder)
-    workspace.set(**SMALL)
-    workspace.set(
+    shutil.rmtree(folder / "all")
+    return folder / "deliveries"
+
+
+def small_project(folder: Path) -> Workspace:
+    """The project before its first month, with settings under which a run takes seconds, committed."""
+    project = new_workspace(folder)
+    project.set(**SMALL)
+    project.set(
         months={},
         training={"through": "2017-02", "months": ["2017-01", "2017-02"]},
         evaluation={"as_of": "2017-02", "label_months": ["2017-03"]},
-        tasks={name: workspace.settings()["tasks"][name] for name in ("coffee", "age")},
+        tasks={name: project.settings()["tasks"][name] for name in ("coffee", "age")},
     )
-    workspace.land(folder / "deliveries", ["2017-01", "2017-02", "2017-03"])
+    project.commit("small settings")
+    return project
+
+
+def run_complete_journey(folder: Path) -> None:
+    """Run three months, trained through the second, and commit; a fourth month is delivered."""
+    deliveries = deliver_households(folder, "2017-04")
+    workspace = small_project(folder)
+    workspace.land(deliveries, ["2017-01", "2017-02", "2017-03"])
     workspace.repro()
     workspace.commit("a clean run")
 

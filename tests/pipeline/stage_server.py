@@ -24,7 +24,6 @@ from typing import Any
 import duckdb  # noqa: F401
 import faiss  # noqa: F401
 import great_expectations  # noqa: F401
-import matplotlib  # noqa: F401
 import sklearn.model_selection  # noqa: F401
 import torch._dynamo  # noqa: F401 (which Adam would import at its first step)
 

@@ -9,6 +9,8 @@ from lurm.storage import read_parquet, write_parquet
 
 pytestmark = pytest.mark.slow
 
+MONTHS = ["2017-01", "2017-02", "2017-03"]
+APPLIED = {f"apply_heads@{month}" for month in MONTHS}
 TRAINING = {
     "pin_catalog",
     "pin_training@2017-01",
@@ -17,6 +19,7 @@ TRAINING = {
     "cluster_interests",
     "build_timelines",
     "pretrain_smen",
+    "collect_labels@2017-03",
 }
 
 
@@ -64,6 +67,7 @@ def test_a_new_month_runs_its_own_stages_and_no_training(workspace, deliveries):
         "assign_items@2017-04",
         "build_boi@2017-04",
         "encode_users@2017-04",
+        "apply_heads@2017-04",
         "compare_months",
         "report",
     }
@@ -92,28 +96,72 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
         "validate_logs@2017-01",
         "compare_months",
         "build_boi@2017-01",
-        *(f"encode_users@{month}" for month in ("2017-01", "2017-02", "2017-03")),
-        *("train_heads@coffee", "train_heads@age", "report"),
+        *(f"encode_users@{month}" for month in MONTHS),
+        *APPLIED,
+        "report",
     }
     pinned = workspace.hashes()
     moved = changed(before, pinned)
     assert {"data/behaviors/2017-01.parquet", "data/boi/2017-01.parquet"} <= moved
-    assert {f"data/states/{m}" for m in ("2017-01", "2017-02", "2017-03")} <= moved
-    assert {f"data/user_vectors/{m}.parquet" for m in ("2017-01", "2017-02", "2017-03")} <= moved
+    assert {f"data/states/{month}" for month in MONTHS} <= moved
+    assert {f"data/user_vectors/{month}.parquet" for month in MONTHS} <= moved
+    assert {f"data/predictions/{month}.parquet" for month in MONTHS} <= moved
     frozen = ("models/", "data/training/", "data/timelines", "data/item_interests", "data/catalog")
-    assert [p for p in moved if p.startswith(frozen) and "/heads/" not in p] == []
+    frozen += ("data/labels/", "data/encoded/")
+    assert [path for path in moved if path.startswith(frozen)] == []
     assert workspace.json("reports/months.json")["due_for_retraining"] == ["2017-01"]
 
     workspace.set(training={"release": 2})
-    assert set(workspace.repro()) >= TRAINING
+    retraining = workspace.do("dvc", "repro", "pretrain_smen", "compare_months")
+    assert set(retraining.ran) == {*TRAINING, "compare_months"}
     retrained = changed(pinned, workspace.hashes())
-    assert {p for p in before if p.startswith("models/")} <= retrained | {
-        # a few rows fewer change neither the catalog nor, with it, the words and the items
-        *("models/vocabulary.json", "models/items.parquet", "models/interest_sample.parquet")
+    assert retrained >= {
+        "data/training/behaviors/2017-01.parquet",
+        "data/timelines",
+        "models/item_encoder.safetensors",
+        "models/interest_centres.npy",
+        "models/item_interests.parquet",
+        "models/smen.safetensors",
     }
-    assert "data/training/behaviors/2017-01.parquet" in retrained
     assert "data/training/behaviors/2017-02.parquet" not in retrained
     assert workspace.json("reports/months.json")["due_for_retraining"] == []
+    again = set(workspace.repro())
+    assert again >= {"train_heads@coffee", "train_heads@age", *APPLIED, "report"}
+    assert again.isdisjoint(TRAINING)
+    assert workspace.json("reports/scores.json")["model_version"].startswith("2017-02-r2-")
+
+
+def test_what_another_workspace_pinned_under_the_same_notes_is_not_taken_from_a_shared_cache(
+    complete_journey, workspace, deliveries, tmp_path
+):
+    corrected = tmp_path / "corrected"
+    for month in ("2017-01", "2017-03"):
+        table = read_parquet(deliveries / f"behaviors/{month}.parquet")
+        write_parquet(table.slice(len(table) // 20), corrected / f"behaviors/{month}.parquet")
+        workspace.do("lurm", "land", month, "--from", str(corrected))
+    pinning = ["pin_training@2017-01", "collect_labels@2017-03", "train_heads@age"]
+    workspace.forget(*pinning)
+    vectors = [f"encode_users@{month}" for month in ("2017-01", "2017-02")]
+    behaviors = [f"validate_logs@{month}" for month in ("2017-01", "2017-03")]
+    for stage in [*behaviors, "build_boi@2017-01", *vectors, *pinning]:
+        assert workspace.do("dvc", "repro", "--single-item", stage).ran == [stage]
+    ours, theirs = workspace.hashes(), complete_journey.hashes()
+    assert ours["data/accepted/2017-01.json"] == theirs["data/accepted/2017-01.json"]
+    assert ours["data/encoded/2017-02.json"] == theirs["data/encoded/2017-02.json"]
+    pinned = "data/training/behaviors/2017-01.parquet"
+    assert ours[pinned] == ours["data/behaviors/2017-01.parquet"] != theirs[pinned]
+    for read in ("data/labels/2017-03.parquet", "models/heads/age.safetensors"):
+        assert ours[read] != theirs[read]
+
+
+def test_a_changed_file_in_the_landing_place_is_noticed(workspace):
+    path = workspace.root / "data/landing/users.parquet"
+    users = read_parquet(path)
+    write_parquet(users.slice(50), path)
+    ran = workspace.repro()
+    assert ran[0] == "train_heads@age"
+    assert set(ran) == {"train_heads@age", *APPLIED, "report"}
+    assert "up to date" in workspace.do("dvc", "status").output
 
 
 # ---- a missing month -----------------------------------------------------------------------------

@@ -117,6 +117,16 @@ class Workspace:
         """The value of a JSON file."""
         return json.loads((self.root / path).read_text("utf-8"))
 
+    def forget(self, *names: str) -> None:
+        """Make this workspace forget that the stages ever ran, and what they wrote."""
+        stages = self.stages()
+        for name in names:
+            for out in stages.pop(name)["outs"]:
+                path = self.root / out["path"]
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        lock = {"schema": "2.0", "stages": stages}
+        (self.root / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
+
     def use_cache(self, cache: Path) -> None:
         """Let DVC keep results in ``cache``."""
         self.do("dvc", "cache", "dir", "--local", str(cache))

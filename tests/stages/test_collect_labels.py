@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lurm.storage import read_parquet, write_parquet
+from lurm.storage import file_hash, read_parquet, write_parquet
 from lurm.tables import TIMESTAMP
 from stages.collect_labels import main
 
@@ -37,6 +37,13 @@ def test_each_user_has_each_category_once():
 
 
 @pytest.mark.usefixtures("month")
+def test_the_labels_name_the_behaviors_they_were_made_from():
+    main(ARGS)
+    source = read_parquet("labels.parquet").schema.metadata
+    assert source[b"behaviors_sha256"].decode() == file_hash("behaviors.parquet")
+
+
+@pytest.mark.usefixtures("month")
 def test_the_same_month_gives_the_same_bytes():
     main(ARGS)
     first = Path("labels.parquet").read_bytes()
@@ -45,9 +52,19 @@ def test_the_same_month_gives_the_same_bytes():
 
 
 @pytest.mark.usefixtures("month")
-def test_a_category_that_no_item_has_leaves_no_file():
-    write_parquet(pa.table({"item_id": [1], "product_category": ["COFFEES"]}), "catalog.parquet")
-    with pytest.raises(ValueError, match="no item of the catalog"):
+def test_a_category_that_the_catalog_does_not_know_yet_gives_a_warning_and_no_labels(caplog):
+    write_parquet(pa.table({"item_id": [0], "product_category": ["COFFEES"]}), "catalog.parquet")
+    main(ARGS)
+    assert read_parquet("labels.parquet").num_rows == 0
+    assert "no labels: no item of the catalog has product_category 'COFFEE'; did you mean" in (
+        caplog.text
+    )
+
+
+@pytest.mark.usefixtures("month")
+def test_a_column_that_the_catalog_does_not_have_leaves_no_file():
+    write_parquet(pa.table({"item_id": [0], "aisle": ["COFFEE"]}), "catalog.parquet")
+    with pytest.raises(ValueError, match="the catalog has no column 'product_category'; it has"):
         main(ARGS)
     assert not Path("labels.parquet").exists()
 

@@ -2,15 +2,19 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 
-from lurm.storage import file_hash, read_json, write_json, write_text
+from lurm.storage import file_hash, read_json, write_json, write_parquet, write_text
 from stages.compare_months import main
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
-MONTHS = ["2017-01", "2017-02", "2017-03", "2017-04"]
-ARGS = ["--profiles=profiles", "--training=training", "--result=months.json", "--plot=months.csv"]
+MONTHS = ["2017-01", "2017-02", "2017-03", "2017-04", "2017-05"]
+ARGS = [
+    *("--profiles=profiles", "--training=training", "--labels=labels"),
+    *("--result=months.json", "--plot=months.csv"),
+]
 
 
 def profile(month, behaviors=100, mix=None, user_id_type="BIGINT"):
@@ -24,7 +28,7 @@ def profile(month, behaviors=100, mix=None, user_id_type="BIGINT"):
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path, monkeypatch):
-    """Four even months, of which three were trained on."""
+    """Five even months, of which three were trained on and the fourth gave the labels."""
     monkeypatch.chdir(tmp_path)
     params = json.loads(json.dumps(PARAMS))
     params["months"] = {
@@ -36,12 +40,15 @@ def workspace(tmp_path, monkeypatch):
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     for month in MONTHS:
         profile(month)
+    source = {"behaviors_sha256": read_json("profiles/2017-04.json")["sha256"]}
+    labels = pa.table({"user_id": [1]}).replace_schema_metadata(source)
+    write_parquet(labels, "labels/2017-04.parquet")
 
 
 def test_even_months_give_no_warning():
     main(ARGS)
     assert read_json("months.json") == {
-        "months": 4,
+        "months": 5,
         "n_warnings": 0,
         "warnings": [],
         "n_due_for_retraining": 0,
@@ -49,7 +56,7 @@ def test_even_months_give_no_warning():
     }
     frame = pd.read_csv("months.csv")
     assert frame["month"].tolist() == MONTHS
-    assert frame["volume_change"].tolist()[1:] == [0, 0, 0]
+    assert frame["volume_change"].tolist()[1:] == [0, 0, 0, 0]
 
 
 def test_a_month_of_unusual_volume_and_one_of_unusual_mix_are_named():
@@ -59,24 +66,28 @@ def test_a_month_of_unusual_volume_and_one_of_unusual_mix_are_named():
     assert [
         (w["month"], w["figure"], round(w["value"], 3))
         for w in read_json("months.json")["warnings"]
+        if w["month"] < "2017-05"
     ] == [
         ("2017-03", "volume_change", -0.5),
         ("2017-04", "mix_distance", 0.5),
     ]
 
 
-def test_a_corrected_month_is_due_for_retraining_and_one_never_trained_on_is_not():
-    for month in ("2017-02", "2017-04"):
+def test_corrected_training_and_label_months_are_due_and_one_that_taught_nothing_is_not():
+    for month in ("2017-02", "2017-04", "2017-05"):
         changed = read_json(f"profiles/{month}.json") | {"sha256": "0" * 64}
         write_json(changed, f"profiles/{month}.json")
     main(ARGS)
-    assert read_json("months.json")["due_for_retraining"] == ["2017-02"]
+    assert read_json("months.json")["due_for_retraining"] == ["2017-02", "2017-04"]
 
 
-@pytest.mark.parametrize("lost", ["profiles/2017-02.json", "training/behaviors/2017-02.parquet"])
-def test_a_missing_month_in_the_middle_is_refused(lost):
+@pytest.mark.parametrize(
+    "lost",
+    ["profiles/2017-02.json", "training/behaviors/2017-02.parquet", "labels/2017-04.parquet"],
+)
+def test_a_missing_month_is_refused(lost):
     Path(lost).unlink()
-    with pytest.raises(FileNotFoundError, match="missing 2017-02"):
+    with pytest.raises(FileNotFoundError, match=f"missing {Path(lost).name}"):
         main(ARGS)
     assert not Path("months.json").exists()
 
@@ -84,7 +95,7 @@ def test_a_missing_month_in_the_middle_is_refused(lost):
 def test_a_file_of_a_month_that_is_not_listed_is_not_read():
     write_text("not json", "profiles/2016-12.json")
     main(ARGS)
-    assert read_json("months.json")["months"] == 4
+    assert read_json("months.json")["months"] == 5
 
 
 def test_user_ids_that_change_their_type_between_months_are_refused():

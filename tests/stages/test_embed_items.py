@@ -100,7 +100,7 @@ def test_a_text_column_that_the_catalog_lacks_is_named():
 def test_behaviors_of_items_that_the_catalog_lacks_are_refused():
     catalog = read_parquet("training/catalog.parquet")
     write_parquet(catalog.slice(2), "training/catalog.parquet")
-    refused(r"training: \d+ behaviors are of items that catalog\.parquet does not hold")
+    refused(r"\d+ behaviors are of items that the pinned catalog does not hold")
 
 
 def test_a_catalog_without_text_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lurm.months import month_number
-from lurm.storage import read_parquet, write_parquet
+from lurm.storage import read_json, read_parquet, write_parquet
 from lurm.tables import user_vectors_schema
 from stages import build_boi, build_timelines, pretrain_smen
 from stages.encode_users import main
@@ -50,7 +50,8 @@ def workspace(trained, tmp_path, monkeypatch):
 def encode(month, previous):
     main(
         f"--month={month} --boi=boi/{month}.parquet --previous=states/{previous} "
-        f"--smen=smen.safetensors --state=states/{month} --vectors=vectors/{month}.parquet".split()
+        f"--smen=smen.safetensors --state=states/{month} --vectors=vectors/{month}.parquet "
+        f"--encoded=encoded/{month}.json".split()
     )
     return read_parquet(f"vectors/{month}.parquet")
 
@@ -66,6 +67,7 @@ def refused(told, month="2017-01", previous="start", error=ValueError):
         encode(month, previous)
     assert not Path(f"states/{month}").exists()
     assert not Path(f"vectors/{month}.parquet").exists()
+    assert not Path(f"encoded/{month}.json").exists()
 
 
 def test_every_user_seen_so_far_has_one_row_sorted_by_id():
@@ -91,6 +93,18 @@ def test_the_same_input_gives_the_same_bytes():
     first = small_world.files("states") | small_world.files("vectors")
     encode_all()
     assert small_world.files("states") | small_world.files("vectors") == first
+
+
+def test_the_note_depends_on_the_model_and_not_on_what_the_month_holds():
+    encode("2017-01", "start")
+    note, vectors = Path("encoded/2017-01.json").read_bytes(), small_world.files("vectors")
+    bags = read_parquet("boi/2017-01.parquet")
+    write_parquet(bags.slice(len(bags) // 2), "boi/2017-01.parquet")
+    table = encode("2017-01", "start")
+    assert small_world.files("vectors") != vectors
+    assert Path("encoded/2017-01.json").read_bytes() == note
+    version = table["model_version"][0].as_py()
+    assert read_json("encoded/2017-01.json") == {"month": "2017-01", "model_version": version}
 
 
 def test_later_months_do_not_reach_into_earlier_vectors():

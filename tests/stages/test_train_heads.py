@@ -81,7 +81,8 @@ def test_a_task_gets_its_scores_its_curve_and_a_head_that_knows_what_it_is(task,
     rows = list(csv.DictReader(Path("out/roc.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 101
     assert {row["class"] for row in rows} == {classes[1]}
-    assert (rows[0]["tpr"], rows[-1]["tpr"]) == ("0.00000", "1.00000")
+    assert [float(row["fpr"]) for row in rows] == [n / 100 for n in range(101)]
+    assert (float(rows[0]["tpr"]), float(rows[-1]["tpr"])) == (0, 1)
 
 
 def test_neither_a_rerun_nor_the_order_of_users_changes_a_byte(x):

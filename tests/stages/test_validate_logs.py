@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lurm.storage import read_json, read_parquet, write_parquet
+from lurm.storage import file_hash, read_json, read_parquet, write_parquet
 from lurm.tables import BEHAVIORS, TIMESTAMP, check_columns
 from stages.validate_logs import main
 
@@ -363,9 +363,29 @@ def test_an_integer_beyond_64_bits_is_refused():
     refused("18446744073709551615")
 
 
-def test_a_catalog_without_the_watched_column_is_refused():
-    write_parquet(pa.table({"item_id": list(range(10))}), "catalog.parquet")
-    refused("compare_months.mix_column")
+@pytest.mark.parametrize("fault", ["mix_column", "misspelt", "catalog"])
+def test_what_is_no_fault_of_the_delivery_is_not_said_to_be_refused(fault):
+    if fault == "mix_column":
+        write_parquet(pa.table({"item_id": list(range(10))}), "catalog.parquet")
+    elif fault == "misspelt":
+        set_params(heavy_usr=5)
+    else:
+        Path("catalog.parquet").unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=fault):
+        main(arguments())
+    assert nothing_is_written()
+    assert not Path("refused.html").exists()
+
+
+def test_a_page_names_the_delivery_it_judges():
+    accepted()
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert file_hash("landing.parquet")[:16] in page
+    assert f"{Path('landing.parquet').stat().st_size:,} bytes" in page.replace("\u202f", ",")
+    Path("landing.parquet").write_bytes(b"half of it")
+    with pytest.raises(ValueError, match="landing"):
+        main(arguments())
+    assert file_hash("landing.parquet")[:16] in Path("refused.html").read_text(encoding="utf-8")
 
 
 def test_an_empty_month_is_refused():
@@ -444,7 +464,7 @@ def test_a_file_size_limit_ends_in_one_line_and_leaves_nothing():
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         )
     _, errors = limited.communicate(timeout=60)
-    assert limited.returncode == 1
+    assert limited.returncode == 70
     assert "Traceback" not in errors
     assert not any(next(Path().glob(f"{name}.*"), None) for name in OUTPUTS)
 

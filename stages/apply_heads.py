@@ -1,0 +1,42 @@
+"""Scores of all users of a month with the standing heads (paper 3.2).
+
+In:  user vectors as of the month; the folder of heads, of which those of the tasks in params.yaml count.
+Out: one row per user with the model's version and the answer to every task (lurm/heads.py, `predictions`).
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lurm.console import run_stage
+from lurm.heads import load_head, predictions
+from lurm.params import load_params
+from lurm.storage import month_files, read_parquet, write_parquet
+
+log = logging.getLogger("apply_heads")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the stage; arguments as in dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("vectors", "heads", "predictions"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    args = parser.parse_args(argv)
+    tasks = list(load_params("params.yaml").tasks)
+    torch.set_num_threads(1)  # the bytes depend on the number of threads
+
+    files = month_files(args.heads, tasks, ".safetensors")
+    left = sorted({path.stem for path in args.heads.glob("*.safetensors")} - set(tasks))
+    if left:
+        log.warning("%s: %s not among the tasks any more, not applied", args.heads, ", ".join(left))
+    vectors = read_parquet(args.vectors)
+    heads = {task: load_head(file) for task, file in zip(tasks, files, strict=True)}
+    write_parquet(predictions(vectors, heads), args.predictions)
+    log.info("%s: %d users in and out, %d heads", args.predictions, len(vectors), len(heads))
+
+
+if __name__ == "__main__":
+    run_stage(main)
