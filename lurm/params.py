@@ -125,6 +125,7 @@ class PretrainSmen(Section):
     scales: dict[Name, Count] = Field(min_length=1)
     n_anchors: Count
     width: Count
+    interest_start: Literal["centres", "random"]
     gate: Literal["per_scale", "complement"]
     empty_periods: Literal["skip", "zeros"]
     aggregation: Literal["gru", "mean"]

@@ -36,6 +36,24 @@ def view_periods(
     ]
 
 
+def rows_from_centres(centres: NDArray[np.float32], width: int, seed: int) -> NDArray[np.float32]:
+    """Rows of W^e (D, H) that lie to each other as the interests' centres (D, H') do.
+
+    Where H is H' they are the centres. Otherwise a random orthonormal map, drawn by ``seed``, takes
+    them to the other width: it keeps inner products if H is larger, nearly so if it is smaller (Johnson
+    and Lindenstrauss, 1984).
+
+    Departure: the paper does not say how W^e starts. Interests that mean alike begin alike here, which
+    a few thousand users would not teach from random rows.
+    """
+    given = centres.shape[1]
+    if given == width:
+        return np.ascontiguousarray(centres)
+    larger = max(given, width)
+    turn, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((larger, larger)))
+    return (centres @ turn[:given, :width]).astype(np.float32)
+
+
 def pretrain(
     timelines: Timelines,
     settings: SmenSettings,
@@ -47,13 +65,17 @@ def pretrain(
     min_view_share: float,
     max_view_share: float,
     seed: int,
+    centres: NDArray[np.float32] | None = None,
 ) -> tuple[Smen, list[float]]:
     """SMEN trained with NT-Xent (paper eq. 2-3 on eq. 8), and its mean loss per epoch.
 
-    The same seed gives the same bytes on the same machine with the same number of threads.
+    With ``centres`` (D, H'), the interests' centres in the space of items, W^e starts from them
+    (:func:`rows_from_centres`). The same seed gives the same bytes on the same machine with the same
+    number of threads.
 
     Raises:
-        ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings.
+        ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings;
+            another number of centres than interests.
     """
     n_users = len(timelines.users)
     if n_users < 2:
@@ -69,6 +91,15 @@ def pretrain(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     smen = Smen(settings)
+    if centres is not None:
+        if len(centres) != settings.n_interests:
+            raise ValueError(
+                f"pretrain_smen: cluster_interests.n_interests is {settings.n_interests}, there are "
+                f"{len(centres)} centres; rerun cluster_interests"
+            )
+        rows = torch.from_numpy(rows_from_centres(centres, settings.width, seed))
+        with torch.no_grad():
+            smen.multi_anchor.interests.copy_(rows)
     optimizer = torch.optim.Adam(smen.parameters(), lr=learning_rate)
     losses = []
     for _ in progress(range(epochs), "pretrain_smen: epoch"):

@@ -1,6 +1,6 @@
 """Pre-train SMEN on two views of every user's life (paper 2.2, eq. 5-9).
 
-In:  the training timelines.
+In:  the training timelines; the interests' centres.
 Out: the encoder with its settings and version, the user states before the first month, the loss
      curve, JSON figures.
 """
@@ -16,7 +16,7 @@ from lurm.encoding import no_users, save_states
 from lurm.params import load_params
 from lurm.pretraining import pretrain
 from lurm.smen import SmenSettings
-from lurm.storage import write_csv, write_json, write_tensors
+from lurm.storage import read_array, write_csv, write_json, write_tensors
 from lurm.timelines import load_timelines
 
 log = logging.getLogger("pretrain_smen")
@@ -25,7 +25,7 @@ log = logging.getLogger("pretrain_smen")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("timelines", "smen", "start", "result", "plot"):
+    for name in ("timelines", "centres", "smen", "start", "result", "plot"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
     params = load_params("params.yaml")
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         min_view_share=chosen.min_view_share,
         max_view_share=chosen.max_view_share,
         seed=chosen.seed,
+        centres=read_array(args.centres) if chosen.interest_start == "centres" else None,
     )
     weights = hashlib.sha256()
     for tensor in smen.state_dict().values():

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from lurm.storage import write_parquet
+from lurm.storage import write_array, write_parquet
 from lurm.tables import ITEM_INTERESTS, TIMESTAMP
 
 SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8"))
@@ -62,6 +62,12 @@ def write_behaviors(month, folder="training/behaviors", seed=0):
     users, times, items = zip(*rows, strict=True)
     columns = {"user_id": users, "item_id": items, "timestamp": pa.array(times, TIMESTAMP)}
     write_parquet(pa.table(columns), f"{folder}/{month}.parquet")
+
+
+def write_centres(n_interests=4, path="centres.npy"):
+    """Centres of the interests in the space of items, drawn at random."""
+    centres = np.random.default_rng(0).standard_normal((n_interests, 8)).astype(np.float32)
+    write_array(centres / np.linalg.norm(centres, axis=1, keepdims=True), path)
 
 
 def write_item_interests(path="item_interests.parquet", n_items=N_ITEMS):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lurm import pretraining
-from lurm.pretraining import pretrain, view_periods
+from lurm.pretraining import pretrain, rows_from_centres, view_periods
 from lurm.smen import Smen, SmenSettings
 from lurm.timelines import build_timelines
 from tests import reference
@@ -141,3 +141,29 @@ def test_every_epoch_meets_every_user_twice_in_an_order_of_its_own(timelines, mo
     first, second = met[: 2 * n], met[2 * n :]
     assert sorted(first) == sorted(second) == sorted([*range(n), *range(n)])
     assert first != second
+
+
+@given(st.integers(1, 12), st.integers(0, 20), st.integers(0, 3))
+def test_rows_turned_to_a_larger_width_lie_to_each_other_as_the_centres_do(given_width, more, seed):
+    centres = np.random.default_rng(seed).standard_normal((6, given_width)).astype(np.float32)
+    rows = rows_from_centres(centres, given_width + more, seed)
+    assert rows.shape == (6, given_width + more)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows @ rows.T, centres @ centres.T, atol=1e-4)
+
+
+def test_a_smaller_width_keeps_neighbours_and_the_same_width_the_centres_themselves():
+    centres = np.random.default_rng(0).standard_normal((20, 128)).astype(np.float32)
+    twins = centres + 0.1 * np.random.default_rng(1).standard_normal(centres.shape)
+    rows = rows_from_centres(np.concatenate([centres, twins.astype(np.float32)]), 64, seed=0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    assert ((rows[:20] @ rows[20:].T).argmax(axis=1) == np.arange(20)).all()
+    assert rows_from_centres(centres, 128, seed=0).tobytes() == centres.tobytes()
+
+
+def test_training_goes_on_from_the_centres(timelines):
+    centres = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
+    still = OPTIONS | {"learning_rate": 1e-9, "epochs": 1}
+    smen, _ = pretrain(timelines, SETTINGS, **still, centres=centres)
+    rows = smen.multi_anchor.interests.detach().numpy()
+    np.testing.assert_allclose(rows, centres, atol=1e-6)

@@ -34,7 +34,9 @@ def trained(tmp_path_factory):
 
 def train():
     outs = ["--smen=smen.safetensors", "--start=states/start", "--result=smen.json"]
-    pretrain_smen.main(["--timelines=timelines", *outs, "--plot=smen.csv"])
+    small_world.write_centres()
+    inputs = ["--timelines=timelines", "--centres=centres.npy"]
+    pretrain_smen.main([*inputs, *outs, "--plot=smen.csv"])
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,10 @@ from stages.pretrain_smen import main
 from tests import reference, small_world
 
 OUTS = {"smen": "out/smen.safetensors", "result": "out/result.json", "plot": "out/loss.csv"}
-ARGS = ["--timelines=timelines", "--start=out/start", *(f"--{k}={v}" for k, v in OUTS.items())]
+ARGS = [
+    *("--timelines=timelines", "--centres=centres.npy", "--start=out/start"),
+    *(f"--{k}={v}" for k, v in OUTS.items()),
+]
 
 
 def write_timelines(n_users=10, interest=3):
@@ -29,6 +32,7 @@ def workspace(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     small_world.write_settings()
+    small_world.write_centres()
     write_timelines()
 
 
@@ -62,6 +66,15 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_another_version():
     assert version not in first[OUTS["result"]].decode()
 
 
+def test_without_the_centres_interests_start_at_random_and_no_centres_are_read():
+    main(ARGS)
+    first = small_world.files("out")
+    small_world.write_settings(pretrain_smen={"interest_start": "random"})
+    Path("centres.npy").unlink()
+    main(ARGS)
+    assert small_world.files("out") != first
+
+
 def refused(told, error=ValueError):
     with pytest.raises(error, match=told):
         main(ARGS)
@@ -87,3 +100,8 @@ def test_a_complement_of_three_scales_is_refused():
 def test_timelines_that_are_incomplete_are_refused():
     Path("timelines/counts.npy").unlink()
     refused(r"counts\.npy", FileNotFoundError)
+
+
+def test_centres_of_another_number_than_the_interests_are_refused():
+    small_world.write_centres(3)
+    refused("n_interests is 4, there are 3 centres")
