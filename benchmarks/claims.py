@@ -1,0 +1,70 @@
+"""The paper's claims (a) to (h) on one data set, each with its verdict and the figure behind it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.data_sets import DataSet
+from benchmarks.methods import ABLATIONS, HISTORY, METHODS
+from lurm.scorecard import (
+    Difference,
+    Record,
+    Verdict,
+    best,
+    better,
+    difference,
+    not_below,
+    within,
+)
+
+# What the paper calls almost lossless, and what it calls a small difference, in AUC.
+LOSSLESS, SAME = 0.01, 0.01
+
+
+def verdicts(
+    records: Mapping[str, Record], data_set: DataSet, folds: int, confidence: float
+) -> list[dict[str, Any]]:
+    """One entry for each comparison whose records are there: claim, what, verdict, figure."""
+    found: list[dict[str, Any]] = []
+    by_kind: dict[str, list[str]] = {"category": [], "attribute": []}
+    for name, task in data_set.params.tasks.items():
+        by_kind["attribute" if task.value is None else "category"].append(name)
+
+    def compare(
+        claim: str,
+        what: str,
+        one: str,
+        other: str,
+        judge: Callable[[Difference], Verdict],
+        kind: str | None = None,
+    ) -> None:
+        if one not in records or other not in records or (kind and not by_kind[kind]):
+            return
+        tasks = by_kind[kind] if kind else None
+        gap = difference(records[one], records[other], folds, confidence, tasks)
+        found.append({"claim": claim, "what": what, "verdict": judge(gap), "figure": str(gap)})
+
+    rivals = [n for n, m in METHODS.items() if m.family in ("rival", "simple") and n in records]
+    if rivals:
+        rival = best(records, rivals)
+        compare("a", f"LURM beats the best rival, {METHODS[rival].title}", "lurm", rival, better)
+    for kind in by_kind:
+        for months in HISTORY:
+            what = f"{kind} tasks: all history beats a {ABLATIONS[f'history_{months}'].title}"
+            compare("b", what, "lurm", f"history_{months}", better, kind)
+    compare("c", "SMEN loses nothing of its BoI", "lurm", "boi", lambda d: not_below(d, LOSSLESS))
+    for scale in ("month", "year"):
+        what = f"two scales beat the {scale} alone"
+        compare("d", what, "lurm", f"{scale}_only", better)
+    compare("e", "ten anchors beat one", "lurm", "anchors_1", better)
+    compare("e", "ten anchors beat one of equal width", "lurm", "anchors_1_wide", better)
+    standing = f"D = {data_set.params.cluster_interests.n_interests}"
+    for one, other in (
+        ("interests_300", "interests_100"),
+        ("lurm", "interests_300"),
+        ("interests_2000", "lurm"),
+    ):
+        titles = [standing if name == "lurm" else ABLATIONS[name].title for name in (one, other)]
+        compare("f", f"{titles[0]} beats {titles[1]}", one, other, better)
+    what = "hard and soft assignment differ by less than a point"
+    compare("g", what, "lurm", "soft", lambda d: within(d, SAME))
+    return found

@@ -1,0 +1,139 @@
+"""The data sets of the scorecard: what methods are trained on, and the users that are reported.
+
+A data set is the workspace of a finished run. Every method sees the behaviors of the training months and
+the catalog as pinned; scores are taken on all users but the validation users, by whom settings are chosen.
+
+Letters: U users.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lurm.competitors.lives import Lives, read_lives
+from lurm.heads import vector_matrix
+from lurm.holdout import validation_users
+from lurm.params import Params, load_params
+from lurm.storage import file_hash, month_files, read_parquet
+from lurm.tasks import TaskLabels, task_labels
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A workspace, its settings, and what lies in it."""
+
+    name: str
+    root: Path
+    params: Params
+
+    @cached_property
+    def behaviors(self) -> pa.Table:
+        """Behaviors of the training months."""
+        return read_months(self.root / "data/training/behaviors", self.params.training.months)
+
+    @cached_property
+    def catalog(self) -> pa.Table:
+        """The catalog at the end of training."""
+        return read_parquet(self.root / "data/training/catalog.parquet")
+
+    @cached_property
+    def user_ids(self) -> pa.Array:
+        """Users with a behavior in the training months, sorted, (U,)."""
+        return pc.unique(self.behaviors["user_id"]).sort()
+
+    @cached_property
+    def lives(self) -> Lives:
+        """The users' behaviors one after the other, for the rivals that read sequences."""
+        return read_lives(self.behaviors, self.catalog, self.user_ids, self.text_columns)
+
+    @property
+    def text_columns(self) -> Sequence[str]:
+        """Catalog columns that hold the items' words."""
+        return self.params.embed_items.text_columns
+
+    @property
+    def category_column(self) -> str:
+        """The catalog column that the category tasks ask about."""
+        return next(task.column for task in self.params.tasks.values() if task.value is not None)
+
+    @cached_property
+    def published(self) -> np.ndarray:
+        """The vectors of the run, (U, d).
+
+        Raises:
+            ValueError: a user has none, so that scores would not compare.
+        """
+        path = self.root / f"data/user_vectors/{self.params.evaluation.as_of}.parquet"
+        vectors = read_parquet(path)
+        rows = pc.index_in(self.user_ids, value_set=vectors["user_id"].combine_chunks())
+        if rows.null_count:
+            raise ValueError(
+                f"{path}: {rows.null_count} of {len(self.user_ids)} users with behaviors in the "
+                "training months have no vector; encode them as of the end of these months"
+            )
+        return vector_matrix(vectors)[rows.to_numpy()]
+
+    def tasks(self, validation: bool = False) -> dict[str, TaskLabels]:
+        """Users and classes of every task: the reported users, or those for choosing settings.
+
+        Classes that are too small for the folds among these users are left out.
+        """
+        settings = self.params.evaluation
+        wanted = validation_users(self.user_ids) == validation
+        labels = read_months(self.root / "data/labels", settings.label_months)
+        attributes = self.root / "data/landing/users.parquet"
+        users = read_parquet(attributes) if attributes.exists() else None
+        found = {}
+        for name, task in self.params.tasks.items():
+            source = labels if task.value is not None else users
+            if source is None:
+                raise ValueError(f"tasks.{name}: {attributes} is missing; land the users file")
+            whole = task_labels(
+                self.user_ids,
+                source,
+                task.column,
+                task.value,
+                min_class_size=settings.min_class_size,
+                folds=settings.folds,
+            )
+            found[name] = among(whole, wanted, 2 * settings.folds)
+        return found
+
+    def fingerprint(self) -> dict[str, str]:
+        """Hashes of all that scores depend on but the method: behaviors, catalog, labels."""
+        training, labels = self.params.training.months, self.params.evaluation.label_months
+        files = [
+            *month_files(self.root / "data/training/behaviors", list(training)),
+            self.root / "data/training/catalog.parquet",
+            *month_files(self.root / "data/labels", list(labels)),
+        ]
+        return {str(path.relative_to(self.root)): file_hash(path)[:16] for path in files}
+
+
+def open_data_set(name: str, root: Path) -> DataSet:
+    """The data set in a workspace."""
+    return DataSet(name, root, load_params(root / "params.yaml"))
+
+
+def read_months(folder: Path, months: Sequence[str]) -> pa.Table:
+    """The tables of the listed months, one after the other."""
+    return pa.concat_tables([read_parquet(path) for path in month_files(folder, list(months))])
+
+
+def among(task: TaskLabels, wanted: np.ndarray, smallest: int) -> TaskLabels:
+    """The task for the ``wanted`` users (U,) alone, without classes of fewer than ``smallest`` of them."""
+    kept = wanted[task.rows]
+    rows, y = task.rows[kept], task.y[kept]
+    large = np.flatnonzero(np.bincount(y, minlength=len(task.classes)) >= smallest)
+    kept = np.isin(y, large)
+    return replace(
+        task,
+        rows=rows[kept],
+        y=np.searchsorted(large, y[kept]),
+        classes=tuple(task.classes[c] for c in large),
+    )

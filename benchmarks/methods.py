@@ -1,0 +1,190 @@
+"""All methods of the scorecard, each with its budget.
+
+Two kinds. A method of *vectors* makes one vector per user without labels; the same heads score all of
+them. A method *by task* is trained for each task and fold on the users of the training part.
+
+Letters: U users, d width, n users of a part, C classes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data_sets import DataSet
+from benchmarks.variants import Variant, bags_of, reduced, vectors_of
+from lurm.competitors.als import als
+from lurm.competitors.boosting import boost
+from lurm.competitors.category_counts import category_counts
+from lurm.competitors.doc2vec import doc2vec
+from lurm.competitors.han import HAN
+from lurm.competitors.lives import last_days
+from lurm.competitors.ptum import ptum
+from lurm.competitors.sumn import sumn
+from lurm.competitors.supervised import classify
+from lurm.competitors.text_cnn import TextCNN
+from lurm.competitors.tf_idf import tf_idf
+
+LIMIT = 50  # behaviors that the paper's rivals read
+LONG = 500  # the most of them that is read where they are not limited: four lives in five, whole
+TWO_MONTHS = 61  # days
+
+Vectors = Callable[[DataSet, Path], np.ndarray]
+# Training rows, their classes, test rows, number of classes: class probabilities of the test rows.
+Fold = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
+ByTask = Callable[[DataSet, Path], Fold]
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is run, and what a reader should know of it.
+
+    ``repeats`` bounds the repeats of cross-validation; ``quick`` methods are part of the quick form.
+    """
+
+    title: str
+    family: str  # LURM, rival, simple, ablation
+    vectors: Vectors | None = None
+    by_task: ByTask | None = None
+    repeats: int | None = None
+    quick: bool = False
+    budget: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _published(data_set: DataSet, _: Path) -> np.ndarray:
+    return data_set.published
+
+
+def _reduced(width: int) -> Vectors:
+    return lambda data_set, _: reduced(data_set.published, width)
+
+
+def _variant(changes: Mapping[str, Any], last_months: int | None = None) -> Vectors:
+    return lambda data_set, scratch: vectors_of(data_set, Variant(changes, last_months), scratch)
+
+
+def _bag(data_set: DataSet, scratch: Path) -> np.ndarray:
+    return bags_of(data_set, Variant({}), scratch)
+
+
+def _categories(data_set: DataSet, _: Path | None = None) -> np.ndarray:
+    source = (data_set.behaviors, data_set.catalog, data_set.user_ids)
+    return category_counts(*source, data_set.category_column)
+
+
+def _tf_idf(data_set: DataSet, _: Path) -> np.ndarray:
+    source = (data_set.behaviors, data_set.catalog, data_set.user_ids)
+    return tf_idf(*source, data_set.text_columns)
+
+
+def _doc2vec(data_set: DataSet, _: Path) -> np.ndarray:
+    source = (data_set.behaviors, data_set.catalog, data_set.user_ids)
+    return doc2vec(*source, data_set.text_columns)
+
+
+def _als(data_set: DataSet, _: Path) -> np.ndarray:
+    return als(data_set.behaviors, data_set.catalog, data_set.user_ids)
+
+
+def _sequential(
+    make: Callable[..., np.ndarray], longest: int, days: float | None = None
+) -> Vectors:
+    def vectors(data_set: DataSet, _: Path) -> np.ndarray:
+        lives = data_set.lives if days is None else last_days(data_set.lives, days)
+        return make(lives, longest=longest)
+
+    return vectors
+
+
+def _boosted(features: Vectors) -> ByTask:
+    def by_task(data_set: DataSet, scratch: Path) -> Fold:
+        x = features(data_set, scratch)
+        return lambda train, y, test, n_classes: boost(x[train], y, x[test], n_classes)
+
+    return by_task
+
+
+def _supervised(make: Callable[..., Any], longest: int) -> ByTask:
+    def by_task(data_set: DataSet, _: Path) -> Fold:
+        return lambda train, y, test, n_classes: classify(
+            make, data_set.lives, train, y, test, n_classes, longest=longest
+        )
+
+    return by_task
+
+
+PAPER = {"pretrain_smen.interest_start": "random", "pretrain_smen.width": 128}
+
+METHODS: dict[str, Method] = {
+    "lurm": Method("LURM", "LURM", _published, quick=True),
+    "lurm_256": Method("LURM, 256 numbers", "LURM", _reduced(256), quick=True),
+    "lurm_128": Method("LURM, 128 numbers", "LURM", _reduced(128), quick=True),
+    "lurm_paper": Method("LURM, paper preset", "LURM", _variant(PAPER), quick=True, budget=PAPER),
+    "boi": Method("Bag-of-Interests itself", "LURM", _bag, quick=True),
+    "tf_idf": Method("TF-IDF", "rival", _tf_idf, quick=True),
+    "doc2vec": Method("Doc2Vec", "rival", _doc2vec, quick=True, budget={"epochs": 5}),
+    "ptum": Method(
+        f"PTUM, {LIMIT} behaviors", "rival", _sequential(ptum, LIMIT), budget={"steps": 1000}
+    ),
+    "ptum_long": Method(
+        "PTUM, 200 behaviors", "rival", _sequential(ptum, 200), budget={"steps": 1000}
+    ),
+    "sumn": Method(
+        "SUMN, two months",
+        "rival",
+        _sequential(sumn, LONG, TWO_MONTHS),
+        budget={"steps": 1000},
+    ),
+    "sumn_long": Method(
+        f"SUMN, {LONG} behaviors", "rival", _sequential(sumn, LONG), budget={"steps": 1000}
+    ),
+    "text_cnn": Method(
+        f"TextCNN, {LIMIT} behaviors", "rival", by_task=_supervised(TextCNN, LIMIT), repeats=1
+    ),
+    "han": Method(f"HAN, {LIMIT} behaviors", "rival", by_task=_supervised(HAN, LIMIT), repeats=1),
+    "category_counts": Method("category counts", "simple", _categories, quick=True),
+    "category_boosting": Method(
+        "category counts, boosted", "simple", by_task=_boosted(_categories), repeats=1, quick=True
+    ),
+    "interest_boosting": Method(
+        "interest counts, boosted", "simple", by_task=_boosted(_bag), repeats=1, quick=True
+    ),
+    "als": Method("ALS", "simple", _als, quick=True, budget={"iterations": 15}),
+}
+
+# The paper's claims (b) to (g), one thing changed at a time; `claims.py` judges them.
+CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "random_start": ("W^e from random numbers", {"pretrain_smen.interest_start": "random"}),
+    "interests_100": ("D = 100", {"cluster_interests.n_interests": 100}),
+    "interests_300": ("D = 300", {"cluster_interests.n_interests": 300}),
+    "interests_2000": ("D = 2000", {"cluster_interests.n_interests": 2000}),
+    "anchors_1": ("one anchor", {"pretrain_smen.n_anchors": 1}),
+    "anchors_1_wide": (
+        "one anchor of equal width",
+        {"pretrain_smen.n_anchors": 1, "pretrain_smen.width": 640},
+    ),
+    "month_only": ("month alone", {"pretrain_smen.scales": {"month": 1}}),
+    "year_only": ("year alone", {"pretrain_smen.scales": {"year": 12}}),
+    "quarter_too": (
+        "month, quarter and year",
+        {"pretrain_smen.scales": {"month": 1, "quarter": 3, "year": 12}},
+    ),
+    "soft": ("soft assignment", {"cluster_interests.interests_per_item": 3}),
+    "hdsc": ("interests by HDSC", {"cluster_interests.method": "hdsc"}),
+    "kmeans": ("interests by k-means", {"cluster_interests.method": "kmeans"}),
+    "zeros": ("empty periods as zeros", {"pretrain_smen.empty_periods": "zeros"}),
+    "mean_pooling": ("mean instead of GRU", {"pretrain_smen.aggregation": "mean"}),
+    "complement": ("one gate and its complement", {"pretrain_smen.gate": "complement"}),
+}
+HISTORY = (6, 3, 2, 1)  # months
+ABLATIONS: dict[str, Method] = {
+    name: Method(title, "ablation", _variant(changes), budget=changes)
+    for name, (title, changes) in CHANGES.items()
+} | {
+    f"history_{months}": Method(
+        f"history of {months} month{'s' * (months > 1)}", "ablation", _variant({}, months)
+    )
+    for months in HISTORY
+}
