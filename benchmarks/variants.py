@@ -130,6 +130,7 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
         gate=chosen.gate,
         empty_periods=chosen.empty_periods,
         aggregation=chosen.aggregation,
+        published_width=chosen.published_width,
     )
     smen, _ = pretrain(
         timelines,
@@ -146,7 +147,7 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
     first, last = last_bags(timelines, variant.last_months)
     with torch.inference_mode():
         parts = [
-            smen(view_periods(timelines, first[part], last[part], settings)).flatten(1).numpy()
+            smen.publish(smen(view_periods(timelines, first[part], last[part], settings))).numpy()
             for part in np.array_split(np.arange(len(first)), -(-len(first) // 4096))
         ]
     return in_order(np.concatenate(parts), timelines.users, data_set.user_ids)
@@ -164,10 +165,3 @@ def bags_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray:
 def in_order(x: np.ndarray, ids: pa.Array, wanted: pa.Array) -> np.ndarray:
     """The rows of ``x``, which belong to ``ids``, in the order of the ``wanted`` ids."""
     return x[pc.index_in(wanted, value_set=ids).to_numpy()]
-
-
-def reduced(x: np.ndarray, width: int) -> np.ndarray:
-    """The first ``width`` principal components of ``x``, which keep most of its variance."""
-    from sklearn.decomposition import PCA
-
-    return PCA(width, svd_solver="randomized", random_state=0).fit_transform(x)

@@ -125,7 +125,7 @@ def load_states(folder: Path, model_version: str) -> UserStates:
 
 
 def user_vectors(states: UserStates, vectors: NDArray[np.float32], model_version: str) -> pa.Table:
-    """The published table (:func:`lurm.tables.user_vectors_schema`) of vectors (U, M * H)."""
+    """The published table (:func:`lurm.tables.user_vectors_schema`) of vectors (U, d)."""
     width = vectors.shape[1]
     columns = [
         states.users,
@@ -141,7 +141,7 @@ def user_vectors(states: UserStates, vectors: NDArray[np.float32], model_version
 def encode_month(
     smen: Smen, states: UserStates, boi: pa.Table, month: int
 ) -> tuple[UserStates, NDArray[np.float32]]:
-    """The states after the month, and the vectors (U, M * H) of all users known by then.
+    """The states after the month, and the published vectors (U, d) of all users known by then.
 
     ``boi`` is the month's bags (:data:`lurm.tables.BOI`), ``month`` its number.
 
@@ -171,10 +171,12 @@ def encode_month(
     )
     with torch.inference_mode():
         vectors = [
-            smen.merge([torch.from_numpy(part[start : start + CHUNK]) for part in parts])
+            smen.publish(
+                smen.merge([torch.from_numpy(part[start : start + CHUNK]) for part in parts])
+            )
             for start in range(0, max(len(active), 1), CHUNK)
         ]
-    return after, torch.cat(vectors).flatten(1).numpy()
+    return after, torch.cat(vectors).numpy()
 
 
 def _join(

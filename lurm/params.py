@@ -125,6 +125,7 @@ class PretrainSmen(Section):
     scales: dict[Name, Count] = Field(min_length=1)
     n_anchors: Count
     width: Count
+    published_width: Annotated[int, Field(ge=0)]
     interest_start: Literal["centres", "random"]
     gate: Literal["per_scale", "complement"]
     empty_periods: Literal["skip", "zeros"]
@@ -143,6 +144,15 @@ class PretrainSmen(Section):
             raise ValueError(
                 f"pretrain_smen.min_view_share ({self.min_view_share}) must not exceed "
                 f"max_view_share ({self.max_view_share})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _published_width_within(self) -> "PretrainSmen":
+        if self.published_width > self.n_anchors * self.width:
+            raise ValueError(
+                f"pretrain_smen.published_width: expected at most n_anchors x width "
+                f"({self.n_anchors * self.width}), got {self.published_width}"
             )
         return self
 

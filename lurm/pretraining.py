@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lurm.agreement import agreeing_directions
 from lurm.console import progress
 from lurm.contrastive import nt_xent
 from lurm.smen import Smen, SmenSettings
 from lurm.timelines import Periods, Timelines, cut_periods
 from lurm.views import draw_view
+
+CHUNK = 4096  # users encoded at once
 
 
 def view_periods(
@@ -69,13 +72,14 @@ def pretrain(
 ) -> tuple[Smen, list[float]]:
     """SMEN trained with NT-Xent (paper eq. 2-3 on eq. 8), and its mean loss per epoch.
 
-    With ``centres`` (D, H'), the interests' centres in the space of items, W^e starts from them
+    The directions that it publishes (:mod:`lurm.agreement`) are found at the end. With ``centres``
+    (D, H'), the interests' centres in the space of items, W^e starts from them
     (:func:`rows_from_centres`). The same seed gives the same bytes on the same machine with the same
     number of threads.
 
     Raises:
         ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings;
-            another number of centres than interests.
+            another number of centres than interests; too few users of two months to find directions.
     """
     n_users = len(timelines.users)
     if n_users < 2:
@@ -118,7 +122,27 @@ def pretrain(
             optimizer.step()
             in_epoch.append(loss.item())
         losses.append(float(np.mean(in_epoch)))
+    if settings.published_width:
+        directions = agreeing_directions(_halves(smen, timelines), settings.published_width)
+        smen.directions.copy_(torch.from_numpy(directions))
     return smen.eval(), losses
+
+
+def _halves(
+    smen: Smen, timelines: Timelines
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The vectors (., M * H) of both halves of every life of two bags or more, some users at a time."""
+    first, last = timelines.first_bag[:-1], timelines.first_bag[1:]
+    several = np.flatnonzero(last - first > 1)
+    for start in range(0, len(several), CHUNK):
+        users = several[start : start + CHUNK]
+        middle = first[users] + (last - first)[users] // 2
+        with torch.no_grad():
+            one, other = (
+                smen(view_periods(timelines, begin, end, smen.settings)).flatten(1).numpy()
+                for begin, end in ((first[users], middle), (middle, last[users]))
+            )
+        yield one, other
 
 
 def _batches(users: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

@@ -29,7 +29,8 @@ from lurm.timelines import Periods
 class SmenSettings:
     """What fixes the shape and the arithmetic of a SMEN.
 
-    ``scales`` are spans in months, by name; the gates of eq. 7 follow their order.
+    ``scales`` are spans in months, by name; the gates of eq. 7 follow their order. ``published_width``
+    is that of :meth:`Smen.publish`, 0 for all M * H numbers.
     """
 
     n_interests: int
@@ -39,6 +40,7 @@ class SmenSettings:
     gate: str = "per_scale"
     empty_periods: str = "skip"
     aggregation: str = "gru"
+    published_width: int = 0
 
     def __post_init__(self) -> None:
         if self.gate == "complement" and len(self.scales) != 2:
@@ -86,6 +88,8 @@ class MultiAnchor(nn.Module):
 class Smen(nn.Module):
     """The encoder, and the contrastive head that only training uses."""
 
+    directions: Tensor  # (M * H, k), if there is a published width
+
     def __init__(self, settings: SmenSettings) -> None:
         super().__init__()
         self.settings = settings
@@ -99,6 +103,8 @@ class Smen(nn.Module):
         self.head_out = nn.Linear(m * h, m * h, bias=False)  # W^h2 of eq. 8
         nn.init.normal_(self.head_anchor, std=h**-0.5)
         nn.init.normal_(self.head_mix, std=m**-0.5)
+        if settings.published_width:
+            self.register_buffer("directions", torch.zeros(m * h, settings.published_width))
 
     # ---- time aggregation ----------------------------------------------------------------------
 
@@ -157,6 +163,11 @@ class Smen(nn.Module):
         start = self.head_mix.new_zeros(n, self.settings.n_anchors, self.settings.width)
         steps = torch.zeros(n, dtype=torch.int64)
         return self.merge([self.advance(periods, start, steps) for periods in scales])
+
+    def publish(self, users: Tensor) -> Tensor:
+        """The published vectors of (n, M, H): all numbers, or those of :mod:`lurm.agreement` (n, k)."""
+        flat = users.flatten(1)
+        return flat @ self.directions if self.settings.published_width else flat
 
     # ---- contrastive head ----------------------------------------------------------------------
 

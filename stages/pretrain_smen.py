@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         gate=chosen.gate,
         empty_periods=chosen.empty_periods,
         aggregation=chosen.aggregation,
+        published_width=chosen.published_width,
     )
     smen, losses = pretrain(
         timelines,

@@ -23,7 +23,13 @@ SMALL = {
     "evaluation": SETTINGS["evaluation"] | {"as_of": "2017-03", "label_months": ["2017-04"]},
     "embed_items": {"text_columns": ["name", "kind"], "width": 8, "batch_size": 8, "steps": 10},
     "cluster_interests": {"n_interests": 4},
-    "pretrain_smen": {"n_anchors": 2, "width": 4, "batch_size": 8, "epochs": 2},
+    "pretrain_smen": {
+        "n_anchors": 2,
+        "width": 4,
+        "published_width": 5,
+        "batch_size": 8,
+        "epochs": 2,
+    },
 }
 N_USERS, N_ITEMS = 12, 20
 

@@ -224,3 +224,16 @@ def test_published_vectors_say_whose_they_are_and_how_they_came_about():
     assert {row["last_month"] for row in rows} == {month_name(FIRST + 2)}
     assert {row["model_version"] for row in rows} == {"v1"}
     np.testing.assert_array_equal([row["vector"] for row in rows], vectors)
+
+
+def test_a_narrower_vector_is_the_whole_one_in_the_directions_of_the_model():
+    lives = reference.random_lives(6, np.random.default_rng(0), D, FIRST, n_months=3)
+    whole, narrow = make(), make(published_width=4)
+    narrow.load_state_dict(whole.state_dict(), strict=False)
+    torch.nn.init.normal_(narrow.directions)
+    months = range(FIRST, FIRST + 3)
+    for (_, _, every), (_, _, few) in zip(
+        encode_months(whole, lives, months), encode_months(narrow, lives, months), strict=True
+    ):
+        assert few.shape == (len(every), 4)
+        np.testing.assert_allclose(few, every @ narrow.directions.numpy(), atol=1e-5)

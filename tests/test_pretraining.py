@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lurm import pretraining
+from lurm.agreement import agreeing_directions
 from lurm.pretraining import pretrain, rows_from_centres, view_periods
 from lurm.smen import Smen, SmenSettings
 from lurm.timelines import build_timelines
@@ -167,3 +168,25 @@ def test_training_goes_on_from_the_centres(timelines):
     smen, _ = pretrain(timelines, SETTINGS, **still, centres=centres)
     rows = smen.multi_anchor.interests.detach().numpy()
     np.testing.assert_allclose(rows, centres, atol=1e-6)
+
+
+def test_directions_are_found_in_which_the_halves_of_lives_agree(timelines):
+    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
+    smen, _ = pretrain(timelines, settings, **OPTIONS)
+    first, last = timelines.first_bag[:-1], timelines.first_bag[1:]
+    middle = first + (last - first) // 2
+    with torch.no_grad():
+        halves = [
+            smen(view_periods(timelines, *ends, settings)).flatten(1).numpy()
+            for ends in ((first, middle), (middle, last))
+        ]
+    expected = agreeing_directions([tuple(halves)], 6)
+    np.testing.assert_allclose(smen.directions.numpy(), expected, atol=1e-5)
+    assert np.linalg.norm(expected, axis=0).max() > 0.3
+
+
+def test_users_of_one_month_alone_give_no_directions(timelines):
+    lives = {u: {24200: {u % 3: 1.0}} for u in range(6)}
+    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
+    with pytest.raises(ValueError, match="published_width"):
+        pretrain(build_timelines(reference.boi_tables(lives)), settings, **OPTIONS)

@@ -130,7 +130,7 @@ def report_page(run: Run, validation_pages: str) -> str:
         totals=totals,
         reasons={reason: meaning for reason, meaning in REASONS.items() if totals[reason]},
         unseen_reasons=[reason for reason in REASONS if not totals[reason]],
-        width=smen["n_anchors"] * smen["width"],
+        width=smen["published_width"] or smen["n_anchors"] * smen["width"],
         warnings={
             month: [w["figure"] for w in run.comparison["warnings"] if w["month"] == month]
             for month in months

@@ -44,7 +44,8 @@ def shop(tmp_path, monkeypatch):
     settings["evaluation"].update(folds=2, repeats=2, max_epochs=15, learning_rate=0.02)
     settings["tasks"] = {name: settings["tasks"][name] for name in ("coffee", "age")}
     settings["cluster_interests"].update(n_interests=4)
-    settings["pretrain_smen"].update(n_anchors=2, width=4, epochs=2, batch_size=32)
+    settings["pretrain_smen"].update(n_anchors=2, width=4, published_width=5)
+    settings["pretrain_smen"].update(epochs=2, batch_size=32)
     Path("params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     rng = np.random.default_rng(0)
     users = np.repeat(np.arange(N_USERS), 5)
@@ -106,7 +107,7 @@ def test_vectors_and_methods_by_task_are_scored_on_the_reported_users_and_the_sa
         "category_counts": 2,
         "category_boosting": None,
         "boi": 4,
-        "month_only": 8,
+        "month_only": 5,
     }
     assert methods["category_counts"]["tasks"]["coffee"]["auc"] == 1
     assert methods["category_boosting"]["tasks"]["coffee"]["auc"] == 1
@@ -193,7 +194,7 @@ def test_history_is_cut_before_its_end_and_may_leave_nothing():
 
 def test_a_variant_has_its_own_settings_and_the_users_in_order(shop, tmp_path):
     wide = vectors_of(shop, Variant({"pretrain_smen.n_anchors": 3}), tmp_path)
-    assert wide.shape == (N_USERS, 12)
+    assert wide.shape == (N_USERS, 5)
     assert np.isfinite(wide).all()
     recent = vectors_of(shop, Variant({}, last_months=1), tmp_path)
     assert not np.allclose(recent, vectors_of(shop, Variant({}), tmp_path))

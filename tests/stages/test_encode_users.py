@@ -74,7 +74,7 @@ def refused(told, month="2017-01", previous="start", error=ValueError):
 
 def test_every_user_seen_so_far_has_one_row_sorted_by_id():
     table = encode_all()
-    assert table.schema == user_vectors_schema(8, pa.string())
+    assert table.schema == user_vectors_schema(5, pa.string())
     users = table["user_id"].to_pylist()
     assert users == [small_world.user_name(u) for u in range(small_world.N_USERS)]
     rows = table.to_pylist()
