@@ -35,17 +35,16 @@ def agreeing_directions(
     Raises:
         ValueError: there are fewer than two users with two halves, or fewer numbers than ``width``.
     """
-    n, sums, products = 0, None, None
+    n, sums, products = 0, np.zeros(0), np.zeros(0)
     for part in halves:
-        first, second = (half.astype(np.float64) for half in part)
-        both = np.concatenate([first, second], axis=1)
+        both = np.concatenate(part, axis=1, dtype=np.float64)
+        sums = both.sum(axis=0) + (sums if n else 0)
+        products = both.T @ both + (products if n else 0)
         n += len(both)
-        sums = both.sum(axis=0) + (0 if sums is None else sums)
-        products = both.T @ both + (0 if products is None else products)
-    if n < 2 or sums is None:
+    if n < 2:
         raise ValueError(
-            f"pretrain_smen.published_width: expected users with behaviors in two months or more, found "
-            f"{n}; land more months, or set it to 0 to publish vectors as they are"
+            "pretrain_smen.published_width: expected users with behaviors in two months or more, "
+            f"found {n}; land more months, or set it to 0 to publish vectors as they are"
         )
     covariance = products / n - np.outer(sums, sums) / n**2  # (2d, 2d)
     d = len(sums) // 2
