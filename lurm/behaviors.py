@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from lurm.database import check_names, literal, name, one, write_query
+from lurm.database import blank, check_names, literal, name, one, write_query
 from lurm.tables import LANDED_BEHAVIORS, check_columns, check_same_ids
 
 # Why a row is set aside. A row has the first reason that holds, in this order.
@@ -136,8 +136,8 @@ def clean_month(
         CREATE OR REPLACE TEMP TABLE alike AS
         WITH good AS (FROM delivered ANTI JOIN set_aside ON file_row_number = row),
         moments AS (
-            SELECT hash({moment}) AS moment FROM good
-            GROUP BY moment HAVING count(*) > 1
+            SELECT hash({moment}) FROM good
+            GROUP BY hash({moment}) HAVING count(*) > 1
         )
         SELECT file_row_number AS row,
             row_number() OVER (PARTITION BY {moment} ORDER BY file_row_number) AS nth_moment,
@@ -184,8 +184,8 @@ def clean_month(
 
 def _missing(column: str, kinds: dict[str, str]) -> str:
     """SQL that holds where an identifier is null or blank."""
-    blank = f" OR trim({column}) = ''" if kinds[column] == "VARCHAR" else ""
-    return f"{column} IS NULL{blank}"
+    empty = f" OR {blank(column)}" if kinds[column] == "VARCHAR" else ""
+    return f"{column} IS NULL{empty}"
 
 
 def _as_clean(column: str, kinds: dict[str, str]) -> str:
@@ -229,8 +229,8 @@ def profile_month(
         connection, f"SELECT count(DISTINCT item_id), max(typeof(user_id)) FROM {source}"
     )
     mix = connection.sql(
-        f"SELECT coalesce({name(mix_column)}, '') AS value, count(*) FROM {source} "
-        f"JOIN read_parquet({literal(catalog)}) USING (item_id) GROUP BY value ORDER BY value"
+        f"SELECT coalesce(catalog.{name(mix_column)}, ''), count(*) FROM {source} "
+        f"JOIN read_parquet({literal(catalog)}) AS catalog USING (item_id) GROUP BY 1 ORDER BY 1"
     ).fetchall()
     return {
         "behaviors": behaviors,

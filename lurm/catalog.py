@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from lurm.database import check_names, literal, name, one, write_query
+from lurm.database import blank, check_names, literal, name, one, write_query
 from lurm.tables import LANDED_ITEMS, check_columns, check_same_ids
 
 # Why a row of a delivery is set aside. A row has the first reason that holds, in this order.
@@ -99,15 +99,15 @@ def merge_changes(
     connection.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE judged AS
-        SELECT file_row_number AS row, CAST(item_id AS {id_type}) AS item_id, {content} AS content,
+        SELECT file_row_number AS row, CAST(item_id AS {id_type}) AS item_id, content,
             CASE
-                WHEN item_id IS NULL OR trim(CAST(item_id AS VARCHAR)) = '' THEN 'item_id_missing'
+                WHEN item_id IS NULL OR {blank("CAST(item_id AS VARCHAR)")} THEN 'item_id_missing'
                 WHEN row_number() OVER last_first = 1 THEN NULL
                 WHEN content IS NOT DISTINCT FROM first_value(content) OVER last_first
                     THEN 'repeated_row'
                 ELSE 'superseded_row'
             END AS reason
-        FROM {arrived}
+        FROM (SELECT file_row_number, item_id, {content} AS content FROM {arrived})
         WINDOW last_first AS (PARTITION BY item_id ORDER BY file_row_number DESC)
         """
     )
@@ -157,7 +157,7 @@ def merge_changes(
         f"""
         SELECT coalesce(sum(n) FILTER (empty), 0)::BIGINT,
             coalesce(sum(n) FILTER (n > 1 AND NOT empty), 0)::BIGINT
-        FROM (SELECT count(*) AS n, trim(concat({words})) = '' AS empty
+        FROM (SELECT count(*) AS n, {blank(f"concat({words})")} AS empty
               FROM read_parquet({literal(catalog)}) GROUP BY {words})
         """,
     )

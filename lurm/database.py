@@ -79,6 +79,16 @@ def literal(text: Path | str) -> str:
     return "'" + str(text).replace("'", "''") + "'"
 
 
+def blank(text: str) -> str:
+    """SQL that holds where the SQL expression ``text`` shows nothing: white space of any script.
+
+    >>> with duckdb.connect() as connection:
+    ...     one(connection, f"SELECT {blank(literal(chr(0x3000)))}, {blank(literal('茶'))}")
+    (True, False)
+    """
+    return rf"regexp_full_match({text}, '[\s\p{{Z}}\p{{C}}]*')"
+
+
 def one(
     connection: duckdb.DuckDBPyConnection, query: str, values: dict[str, object] | None = None
 ) -> tuple[Any, ...]:

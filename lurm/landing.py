@@ -135,6 +135,11 @@ def fetch(source: str, folder: Path, names: list[str]) -> list[str]:
     with _reaching(source):
         fetched = [name for name in names if files.exists(f"{root}/{name}")]
         for name in fetched:
+            if files.isdir(f"{root}/{name}"):
+                raise ValueError(
+                    f"{source}/{name}: expected one parquet file, found a folder; deliver its parts "
+                    "as one file, with Spark: df.coalesce(1)"
+                )
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             files.get_file(f"{root}/{name}", str(folder / name))
             expected, arrived = files.size(f"{root}/{name}"), (folder / name).stat().st_size

@@ -64,6 +64,9 @@ def check_columns(schema: pa.Schema, expected: Mapping[str, object], where: str)
         if name not in schema.names:
             faults.append(f"column {name!r} is missing")
             continue
+        if schema.names.count(name) > 1:
+            faults.append(f"column {name!r} is there more than once")
+            continue
         found = schema.field(name).type
         if not (is_id(found) if kind is ID else found == kind):
             wanted = "integer or string" if kind is ID else kind

@@ -56,8 +56,8 @@ def collect_labels(
         connection.register("catalog", catalog)
         for column, value in sorted(set(categories)):
             users = connection.sql(
-                "select distinct user_id from behaviors join catalog using (item_id) "
-                f"where {_quoted(column)} = $1",
+                "select distinct behaviors.user_id from behaviors join catalog using (item_id) "
+                f"where catalog.{_quoted(column)} = $1",
                 params=[value],
             ).to_arrow_table()["user_id"]
             texts = [pa.repeat(pa.scalar(text), len(users)) for text in (column, value)]

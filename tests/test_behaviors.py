@@ -18,7 +18,7 @@ TIMES = [START, datetime(2017, 5, 20, tzinfo=UTC), END, datetime(1999, 1, 1, tzi
 
 rows = st.lists(
     st.tuples(
-        st.sampled_from(["u", "ü", "", " ", None]),
+        st.sampled_from(["u", "ü", "", " ", "\t\n", "\u3000\u00a0", None]),
         st.sampled_from([1, 2, 3, None]),
         st.sampled_from(TIMES),
         st.sampled_from([0.5, None]),

@@ -152,6 +152,7 @@ def test_deliveries_may_lie_in_the_landing_place_itself(source: Path, params: Pa
         (lambda s: (s / "behaviors/2020-03.parquet").unlink(), "expected behaviors/2020-03"),
         (lambda s: shutil.rmtree(s), "expected behaviors/2020-03.parquet"),
         (lambda s: (s / "items.parquet").unlink(), "expected items.parquet, the catalog"),
+        (lambda s: in_parts(s / "behaviors/2020-03.parquet"), "one parquet file, found a folder"),
         (lambda s: cut(s / "behaviors/2020-03.parquet"), "expected a complete parquet file"),
         (lambda s: cut(s / "items/2020-03.parquet"), "items/2020-03.parquet: expected a complete"),
         (lambda s: (s / "users.parquet").write_text("user_id\n1\n"), "users.parquet: expected a"),
@@ -206,6 +207,12 @@ def test_a_bad_delivery_is_refused_and_nothing_is_touched(
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
+
+
+def in_parts(path: Path) -> None:
+    whole = pq.read_table(path)
+    path.unlink()
+    write(whole, path / "part-0.parquet")
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
@@ -359,6 +366,16 @@ def test_a_month_missing_from_object_storage_is_named(bucket, params: Path, tmp_
     for place in ("s3://logs/elsewhere", "s3://nowhere/shop"):
         with pytest.raises(FileNotFoundError, match=f"{place}: expected behaviors/2020-03.parquet"):
             land_month("2020-03", place, tmp_path / "landing", params)
+
+
+def test_a_month_in_parts_in_object_storage_is_refused(
+    bucket, params: Path, tmp_path: Path
+) -> None:
+    part = {"Bucket": "logs", "Key": "parts/behaviors/2020-03.parquet/part-0.parquet"}
+    bucket.put_object(**part, Body=b"")
+    with pytest.raises(ValueError, match=r"2020-03.parquet: expected one parquet file, found a"):
+        land_month("2020-03", "s3://logs/parts", tmp_path / "landing", params)
+    assert not (tmp_path / "landing").exists()
 
 
 def test_object_storage_without_credentials_says_what_to_check(

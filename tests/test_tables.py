@@ -45,6 +45,12 @@ def test_a_table_without_columns_is_refused():
         check_columns(pa.schema([]), BOI, "file")
 
 
+def test_a_column_that_is_there_twice_is_refused():
+    twice = pa.schema([("item_id", pa.int64()), ("name", pa.string()), ("item_id", pa.int64())])
+    with pytest.raises(ValueError, match="column 'item_id' is there more than once"):
+        check_columns(twice, {"item_id": pa.int64()}, "file")
+
+
 def test_ids_are_integers_everywhere_or_text_everywhere():
     number, small, text, long_text = (
         pa.schema({"item_id": kind})

@@ -70,6 +70,14 @@ def test_labels_keep_text_ids_and_quoted_columns():
     assert found.to_pylist() == [{"user_id": "Ü1", "column": 'the "aisle"', "value": "COFFEE"}]
 
 
+def test_the_catalog_may_have_a_column_of_the_behaviors_name():
+    catalog = CATALOG.append_column("user_id", pa.array(["seller"] * 4))
+    found = collect_labels(
+        behaviors([(5, 1)]), catalog, [("aisle", "COFFEE"), ("user_id", "seller")]
+    )
+    assert found["user_id"].to_pylist() == [5, 5]
+
+
 def test_a_category_that_no_item_has_gives_no_labels_and_is_told_with_the_nearest_one():
     categories = [("aisle", "COFFE"), ("aisle", "COFFEE")]
     assert collect_labels(behaviors([(1, 1)]), CATALOG, categories)[

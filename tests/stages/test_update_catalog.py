@@ -98,6 +98,13 @@ def test_a_month_with_an_empty_delivery_changes_nothing():
     assert content("2017-02") == content("start")
 
 
+def test_a_column_of_the_items_may_be_called_content():
+    items = {"item_id": [1, 1], "name": ["old", "new"], "size": [None, None], "content": ["x", "x"]}
+    update(items, "start")
+    assert set_aside("start") == [(0, "superseded_row")]
+    assert content("start") == {1: {"name": "new", "size": None, "content": "x"}}
+
+
 def test_bad_rows_are_set_aside_with_number_and_reason():
     ids = ["a", None, " ", "b", "a", "a", "a"]
     names = ["old", "x", "x", "y", "new", "old", "new"]

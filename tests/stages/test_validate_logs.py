@@ -264,12 +264,24 @@ def test_a_bad_row_is_set_aside_with_its_number_and_reason(reason, bad):
     assert all(value is None or isinstance(value, str) for k, value in row.items() if k != "row")
 
 
-@pytest.mark.parametrize("blank", ["", "   "])
+@pytest.mark.parametrize("blank", ["", "   ", "\t\n", "\u3000", "\u00a0", "\u200b"])
 def test_an_empty_string_is_no_user(blank):
     month = good_month()
     deliver({**month, "user_id": month["user_id"].cast(pa.string())}, user_id={5: blank})
     accepted()
     assert set_aside() == [(5, "user_id_missing")]
+
+
+def test_columns_may_have_any_name_that_is_not_needed_here():
+    names = ["moment", "alike", "good", "delivered", "set_aside", "value", "day", 'an "odd" one']
+    deliver({**good_month(), **{name: pa.array([1] * N) for name in names}})
+    more = pa.table({name: ["x"] * 10 for name in [*names, "user_id", "timestamp"]})
+    catalog = read_parquet("catalog.parquet")
+    for name in more.column_names:
+        catalog = catalog.append_column(name, more[name])
+    write_parquet(catalog, "catalog.parquet")
+    assert accepted()["rows_clean"] == N
+    assert read_json("profile.json")["mix"] == {"GROCERY": 0.5, "飲料": 0.5}
 
 
 def test_rows_that_differ_in_any_delivered_column_are_two_behaviors():
