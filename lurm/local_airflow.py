@@ -47,8 +47,9 @@ def up(project: Path, folder: Path, port: int) -> None:
     repository = Path(environment["LURM_REPOSITORY"])
     if not repository.exists():
         found(project, repository, environment["LURM_STORE"], os.environ.get("AWS_ENDPOINT_URL"))
-    for path in (environment["LURM_HOME"], environment["LURM_LANDING"]):
-        Path(path).mkdir(parents=True, exist_ok=True)
+    for path in (environment[f"LURM_{name}"] for name in ("HOME", "LANDING", "STORE")):
+        if "://" not in path:
+            Path(path).mkdir(parents=True, exist_ok=True)
     (folder / "airflow/logs").mkdir(parents=True, exist_ok=True)
     first = not (folder / "airflow/passwords.json").exists()
     subprocess.run(
@@ -144,12 +145,13 @@ def _environment(project: Path, folder: Path, port: int) -> dict[str, str]:
     """What all processes find in their environment; what is set already stays."""
     home = folder / "airflow"
     keys = {n: _kept(home / n, secrets.token_urlsafe(48)) for n in ("jwt_secret", "secret_key")}
+    store = os.environ.get("LURM_STORE", str(folder / "store"))
     places = {
         "LURM_HOME": str(folder / "lurm"),
         "LURM_REPOSITORY": str(folder / "published.git"),
-        "LURM_STORE": str(folder / "store"),
+        "LURM_STORE": store,
         "LURM_LANDING": str(folder / "landing"),
-        "LURM_MOUNTS": str(folder / "store"),
+        "LURM_MOUNTS": "" if "://" in store else store,
         "LURM_SINCE": _kept(home / "since", datetime.now(UTC).date().isoformat()),
     }
     settings = {

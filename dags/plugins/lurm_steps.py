@@ -157,6 +157,8 @@ class StepContainer(DockerOperator):
             if old["State"] != "running":
                 self.cli.remove_container(old["Id"])
         self.labels = {"lurm.step": name}
+        if not self.cli.images(name=self.image):  # the first time on this machine
+            self.cli.pull(self.image)
         self.environment["LURM_IMAGE"] = f"{self.image}@{self.cli.inspect_image(self.image)['Id']}"
         try:
             return _ended(0, super().execute(context))
@@ -168,10 +170,8 @@ class StepContainer(DockerOperator):
 def _container(*, command: list[str], image: str, **options: Any) -> BaseOperator:
     from docker.types import Mount
 
-    local = [
-        SETTINGS.home,
-        *(p for p in (SETTINGS.repository, SETTINGS.landing) if p.startswith("/")),
-    ]
+    places = (SETTINGS.repository, SETTINGS.landing)
+    local = [SETTINGS.home, *(p for p in places if p.startswith("/")), *SETTINGS.mounts]
     return StepContainer(
         command=command,
         image=image,
@@ -191,11 +191,13 @@ def _pod(*, command: list[str], image: str, **options: Any) -> BaseOperator:
     from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
     from kubernetes.client import models as k8s
 
-    return KubernetesPodOperator(
+    # A pod does not learn its image's digest, so the name that is set should hold one.
+    told = {"LURM_RESULT_FILE": "/airflow/xcom/return.json", "LURM_IMAGE": image}
+    pod = KubernetesPodOperator(
         name=f"lurm-{options['task_id'].replace('_', '-')}",
         arguments=command,  # not cmds: the image's entrypoint hands signals on
         image=image,
-        env_vars=environment() | {"LURM_RESULT_FILE": "/airflow/xcom/return.json"},
+        env_vars=environment() | told,
         env_from=[
             k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=name))
             for name in filter(None, [SETTINGS.secret])
@@ -215,6 +217,8 @@ def _pod(*, command: list[str], image: str, **options: Any) -> BaseOperator:
         durable=True,  # a retry goes on with the pod of the try before
         **options,
     )
+    pod.operator_extra_links = (PageLink(),)
+    return pod
 
 
 def _ended(status: int | None, last_line: Any) -> Any:

@@ -136,11 +136,12 @@ def test_a_scheduled_run_is_for_the_month_before_also_at_the_turn_of_the_year(lo
     assert run.partition_key == month
 
 
+@pytest.mark.parametrize("runner", ["process", "docker", "kubernetes"])
 @pytest.mark.parametrize("name", DAGS)
-def test_a_dag_can_be_stored_and_read_back(load, name):
+def test_a_dag_can_be_stored_and_read_back(load, name, runner):
     from airflow.serialization.serialized_objects import DagSerialization
 
-    dag = load(name).dag
+    dag = load(name, LURM_RUNNER=runner).dag
     stored = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     assert {t.task_id for t in stored.tasks} == {t.task_id for t in dag.tasks}
 

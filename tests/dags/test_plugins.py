@@ -50,6 +50,46 @@ def test_a_container_sees_the_platform_and_nothing_else(load):
     assert task.mount_tmp_dir is False
 
 
+def test_a_container_also_sees_the_folders_that_are_set_such_as_a_store(load):
+    steps = load("lurm_steps", LURM_RUNNER="docker", LURM_MOUNTS="/platform/store:/platform/lurm:")
+    assert [mount["Target"] for mount in steps.step("publish", "publish").mounts] == [
+        *("/platform/lurm", "/platform/published.git", "/platform/landing", "/platform/store")
+    ]
+
+
+class Engine:
+    """An engine that can pull one image, and runs a container that says nothing but its result."""
+
+    def __init__(self, *, has_image: bool) -> None:
+        self.there, self.pulled = has_image, []
+
+    def containers(self, **_):
+        return []
+
+    def images(self, name):
+        return [name] if self.there else []
+
+    def pull(self, name):
+        self.pulled.append(name)
+        self.there = True
+
+    def inspect_image(self, name):
+        assert self.there
+        return {"Id": "sha256:0123"}
+
+
+@pytest.mark.parametrize("has_image", [True, False])
+def test_an_image_that_is_not_there_yet_is_pulled_and_its_digest_told(load, monkeypatch, has_image):
+    steps = load("lurm_steps", LURM_RUNNER="docker", LURM_IMAGE_LOGS="r/l:1")
+    task, engine = steps.stage("validate_logs"), Engine(has_image=has_image)
+    monkeypatch.setattr(steps.StepContainer, "cli", engine)
+    monkeypatch.setattr(steps.DockerOperator, "execute", lambda *_: '{"stage": "validate_logs"}')
+    ti = SimpleNamespace(dag_id="lurm_refresh", run_id=RUN, task_id="validate_logs")
+    assert task.execute({"ti": ti}) == {"stage": "validate_logs"}
+    assert engine.pulled == ([] if has_image else ["r/l:1"])
+    assert task.environment["LURM_IMAGE"] == "r/l:1@sha256:0123"
+
+
 def test_a_pod_is_complete_and_is_found_again_by_a_retry(load, monkeypatch, tmp_path):
     cluster = {"name": "c", "cluster": {"server": "https://localhost:1"}}
     here = {"name": "h", "context": {"cluster": "c", "user": "u"}}
@@ -78,6 +118,8 @@ def test_a_pod_is_complete_and_is_found_again_by_a_retry(load, monkeypatch, tmp_
     told = {variable.name: variable.value for variable in base.env}
     assert told["LURM_RESULT_FILE"] == "/airflow/xcom/return.json"
     assert told["LURM_HOME"] == "/platform/lurm"
+    assert told["LURM_IMAGE"] == "r/l:1"
+    assert [link.name for link in task.operator_extra_links] == ["Report"]
     assert pod.spec.security_context.run_as_non_root is True
     assert task.durable is True
 
