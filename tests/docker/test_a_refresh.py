@@ -85,6 +85,19 @@ def test_the_release_names_the_images_that_made_it(airflow, engine, images):
     assert set(told["images"]) >= {"open", "encode_users", "report"}
 
 
+def test_what_is_published_is_in_the_store(airflow):
+    lock = yaml.safe_load(airflow.git("show", "refresh/2017-04/r1:dvc.lock"))["stages"]
+    vectors = [
+        out["md5"]
+        for stage in lock.values()
+        for out in stage["outs"]
+        if out["path"].startswith("data/user_vectors/")
+    ]
+    assert len(vectors) == len(MONTHS)
+    for md5 in vectors:
+        assert (airflow.folder / "store/files/md5" / md5[:2] / md5[2:]).exists()
+
+
 def test_the_bytes_are_those_of_plain_processes(airflow, deliveries, tmp_path):
     plain = small_project(tmp_path)
     plain.land(deliveries, MONTHS)

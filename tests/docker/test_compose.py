@@ -8,15 +8,16 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
+from s3fs import S3FileSystem
 
 from tests.docker.composition import Composition, build_stand_ins, compose_is_there
 from tests.docker.engine import Engine
-from tests.docker.images import build_flags
+from tests.docker.images import ROOT, build_flags
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
 
 LONG_RUNNING = {"postgres", "store", "api-server", "scheduler", "dag-processor", "triggerer"}
-ONCE = {"init", "bucket"}
+ONCE = {"init", "bucket", "found"}
 
 
 def wait(what: str, holds: Callable[[], bool], seconds: float) -> None:
@@ -39,6 +40,7 @@ def composition(
         build_stand_ins(engine, flags)
     uid = 4242 if os.geteuid() == 0 else os.geteuid()
     composition = Composition(engine, tmp_path_factory.mktemp("composition"), uid)
+    shutil.copytree(ROOT / "dags", composition.dags, dirs_exist_ok=True)
     shutil.copy(Path(__file__).with_name("try_it_dag.py"), composition.dags)
     try:
         composition.compose("up", "--detach")
@@ -61,7 +63,7 @@ def test_a_task_runs_in_a_container_of_a_stage_image(composition: Composition) -
     token = composition.login("operator")
 
     def parsed() -> bool:
-        return composition.ask("/api/v2/dags", token)["total_entries"] == 1
+        return composition.ask("/api/v2/dags", token)["total_entries"] == 4
 
     wait("the DAG is there", parsed, 120)
     composition.ask("/api/v2/dags/try_it", token, {"is_paused": False}, "PATCH")
@@ -80,9 +82,29 @@ def test_a_task_runs_in_a_container_of_a_stage_image(composition: Composition) -
     assert (composition.home / "answer").read_text() == "hello"
 
 
+def test_a_refresh_begins_in_containers_and_says_that_it_needs_a_release(
+    composition: Composition,
+) -> None:
+    store = S3FileSystem(
+        key=composition.settings["STORE_ACCESS_KEY"],
+        secret=composition.settings["STORE_SECRET_KEY"],
+        endpoint_url=f"http://127.0.0.1:{composition.ports['store:7070']}",
+    )
+    store.pipe("lurm/landing/behaviors/2017-08.parquet", b"a delivery")
+    token = composition.login("operator")
+    composition.ask("/api/v2/dags/lurm_refresh", token, {"is_paused": False}, "PATCH")
+    asked = {"logical_date": None, "conf": {"month": "2017-08"}}
+    started = composition.ask("/api/v2/dags/lurm_refresh/dagRuns", token, asked)
+    path = f"/api/v2/dags/lurm_refresh/dagRuns/{started['dag_run_id']}"
+    wait("the run is over", lambda: composition.ask(path, token)["state"] == "failed", 300)
+    log = composition.ask(f"{path}/taskInstances/open/logs/1?full_content=true", token)
+    assert "trigger lurm_retrain first" in str(log)
+    assert (composition.home / "published.git").exists()
+
+
 def test_who_may_look_may_not_trigger(composition: Composition) -> None:
     token = composition.login("viewer")
-    assert composition.ask("/api/v2/dags", token)["total_entries"] == 1
+    assert composition.ask("/api/v2/dags", token)["total_entries"] == 4
     with pytest.raises(HTTPError, match="403"):
         composition.ask("/api/v2/dags/try_it/dagRuns", token, {"logical_date": None})
 
