@@ -7,8 +7,8 @@ By hand, or by `LURM_RETRAIN_SCHEDULE`. `through` is the last month to learn fro
 one whose label months are there. `first` is where users' lives begin, asked only before the first release.
 
 `gate` compares the new models with the standing ones on the same users, labels and folds, and looks at
-the share of empty interests. What does not pass is not published: the standing release stays, and the
-task's log says why. The limits are in `params.yaml`, section `gate`.
+the share of interests without behaviors. What does not pass is not published: the standing release stays,
+and the task's log says why. The limits are in `params.yaml`, section `gate`.
 """
 
 from airflow.sdk import DAG, Asset, Param, chain

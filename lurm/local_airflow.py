@@ -68,8 +68,11 @@ def up(project: Path, folder: Path, port: int) -> None:
 
 
 def down(folder: Path) -> None:
-    """Stop every process that :func:`up` started, each by its pid."""
-    for name in (*reversed(PROCESSES), "postgres"):
+    """Stop every process that :func:`up` started, each by its pid.
+
+    The API server comes after the scheduler, whose tasks tell it how they ended.
+    """
+    for name in (*PROCESSES, "postgres"):
         pid = _pid(folder, name)
         if pid:
             stop = signal.SIGINT if name == "postgres" else signal.SIGTERM

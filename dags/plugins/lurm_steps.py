@@ -161,10 +161,13 @@ class StepContainer(DockerOperator):
             self.cli.pull(self.image)
         self.environment["LURM_IMAGE"] = f"{self.image}@{self.cli.inspect_image(self.image)['Id']}"
         try:
-            return _ended(0, super().execute(context))
+            status, line = 0, super().execute(context)
         except DockerContainerFailedException as error:
             status = self.cli.wait(self.container["Id"])["StatusCode"] if self.container else None
-            return _ended(status, (error.logs or [str(error)])[-1])
+            line = (error.logs or [str(error)])[-1]
+        if self.container:
+            self.cli.remove_container(self.container["Id"])
+        return _ended(status, line)
 
 
 def _container(*, command: list[str], image: str, **options: Any) -> BaseOperator:

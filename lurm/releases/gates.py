@@ -28,11 +28,11 @@ def gate(workspace: Workspace) -> dict[str, Any]:
     settings = load_params(workspace.root / "params.yaml")
     limits = settings.gate
     interests = read_json(workspace.root / "reports/cluster_interests.json")
-    found: dict[str, Any] = {"empty_interests": interests["items"]["share_empty"]}
+    found: dict[str, Any] = {"empty_interests": interests["behaviors"]["share_empty"]}
     faults = []
     if found["empty_interests"] > limits.max_empty_interests:
         faults.append(
-            f"{found['empty_interests']:.1%} of the interests are empty, at most "
+            f"{found['empty_interests']:.1%} of the interests hold no behavior, at most "
             f"{limits.max_empty_interests:.1%} are allowed (gate.max_empty_interests)"
         )
     if RELEASE_MODEL in workspace.outputs(workspace.published()):

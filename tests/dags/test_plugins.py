@@ -61,7 +61,7 @@ class Engine:
     """An engine that can pull one image, and runs a container that says nothing but its result."""
 
     def __init__(self, *, has_image: bool) -> None:
-        self.there, self.pulled = has_image, []
+        self.there, self.pulled, self.removed = has_image, [], []
 
     def containers(self, **_):
         return []
@@ -72,6 +72,12 @@ class Engine:
     def pull(self, name):
         self.pulled.append(name)
         self.there = True
+
+    def wait(self, name):
+        return {"StatusCode": 1}
+
+    def remove_container(self, name):
+        self.removed.append(name)
 
     def inspect_image(self, name):
         assert self.there
@@ -88,6 +94,22 @@ def test_an_image_that_is_not_there_yet_is_pulled_and_its_digest_told(load, monk
     assert task.execute({"ti": ti}) == {"stage": "validate_logs"}
     assert engine.pulled == ([] if has_image else ["r/l:1"])
     assert task.environment["LURM_IMAGE"] == "r/l:1@sha256:0123"
+
+
+def test_a_container_that_has_ended_is_removed_when_its_exit_status_is_known(load, monkeypatch):
+    steps = load("lurm_steps", LURM_RUNNER="docker")
+    task, engine = steps.stage("validate_logs"), Engine(has_image=True)
+
+    def refuse(task, _):
+        task.container = {"Id": "c0ffee"}
+        raise steps.DockerContainerFailedException("failed", logs=["error: it is refused"])
+
+    monkeypatch.setattr(steps.StepContainer, "cli", engine)
+    monkeypatch.setattr(steps.DockerOperator, "execute", refuse)
+    ti = SimpleNamespace(dag_id="lurm_refresh", run_id=RUN, task_id="validate_logs")
+    with pytest.raises(steps.AirflowFailException, match="it is refused"):
+        task.execute({"ti": ti})
+    assert engine.removed == ["c0ffee"]
 
 
 def test_a_pod_is_complete_and_is_found_again_by_a_retry(load, monkeypatch, tmp_path):

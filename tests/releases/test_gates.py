@@ -24,7 +24,9 @@ def workspace(tmp_path, monkeypatch):
         settings["tasks"] = {task: settings["tasks"][task] for task in STANDING}
         settings["evaluation"] |= {"folds": 2, "repeats": 1}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-        write_json({"items": {"share_empty": empty}}, tmp_path / "reports/cluster_interests.json")
+        write_json(
+            {"behaviors": {"share_empty": empty}}, tmp_path / "reports/cluster_interests.json"
+        )
         for task, scores in new.items():
             folds = {"folds": [{"auc": auc} for auc in scores]}
             write_json(folds, tmp_path / f"reports/heads/{task}.json")
@@ -79,12 +81,12 @@ def test_one_task_may_lose_what_another_wins(workspace):
 
 
 def test_too_many_empty_interests_do_not_pass(workspace):
-    with pytest.raises(ValueError, match=r"6\.0% of the interests are empty, at most 5\.0%"):
+    with pytest.raises(ValueError, match=r"6\.0% of the interests hold no behavior, at most 5\.0%"):
         gate(workspace(STANDING, empty=0.06))
 
 
 def test_all_faults_are_told_at_once(workspace):
-    with pytest.raises(ValueError, match=r"interests are empty.*; the mean AUC"):
+    with pytest.raises(ValueError, match=r"interests hold no behavior.*; the mean AUC"):
         gate(workspace(shifted(-0.02), empty=0.06))
 
 
@@ -108,7 +110,7 @@ TO_GATE = ("open", "report", "gate")
 @pytest.mark.slow
 def test_a_retraining_that_fails_its_gate_leaves_the_standing_release(platform, tmp_path):
     platform.change(
-        "more interests than items",
+        "more interests than anybody buys",
         at=tmp_path / "person",
         params={
             "n_interests: 30": "n_interests: 3000",
@@ -119,7 +121,7 @@ def test_a_retraining_that_fails_its_gate_leaves_the_standing_release(platform, 
     ended = platform.run_retraining("--through", "2017-02", run="worse", steps=TO_GATE)
     assert ended["gate"].status == REFUSED
     assert "the standing release stays: " in ended["gate"].reason
-    assert "of the interests are empty, at most 0.0% are allowed" in ended["gate"].reason
+    assert "of the interests hold no behavior, at most 0.0% are allowed" in ended["gate"].reason
     assert platform.steps("worse")["gate"]["reason"] == ended["gate"].reason
     # Nor does publishing by hand get past the gate.
     again = platform.step("worse", "publish")
