@@ -4,8 +4,10 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder for an Airflow, which PostgreSQL's own user can get to.
+
+    It is none of pytest's: every pytest that starts shuts the folder that holds them to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="lurm-airflow-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from lurm.storage import read_parquet
-from tests.dags.airflows import Airflow, free_port
+from tests.dags.airflows import Airflow, free_port, open_folder
 from tests.pipeline.runs import deliver_households, small_project
 from tests.pipeline.workspaces import Workspace
 
@@ -30,19 +30,17 @@ def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory, deliveries: Path) -> Iterator[Airflow]:
+def airflow(deliveries: Path) -> Iterator[Airflow]:
     """An Airflow with history delivered and no release yet."""
-    folder = tmp_path_factory.mktemp("airflow")
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)  # PostgreSQL runs as another user, and needs to get there
-    settings = {"LURM_RETRY_SECONDS": "5", "LURM_PARALLEL_RUNS": "2"}
-    started = Airflow(small_project(folder / "project"), folder / "var", free_port(), settings)
-    told = started.up()
-    assert "user viewer" in told
-    for month in HISTORY:
-        started.deliver(deliveries, month, tell=False)
-    yield started
-    started.down()
+    with open_folder() as folder:
+        settings = {"LURM_RETRY_SECONDS": "5", "LURM_PARALLEL_RUNS": "2"}
+        started = Airflow(small_project(folder / "project"), folder / "var", free_port(), settings)
+        told = started.up()
+        assert "user viewer" in told
+        for month in HISTORY:
+            started.deliver(deliveries, month, tell=False)
+        yield started
+        started.down()
 
 
 def test_passwords_are_told_once_and_a_second_start_changes_nothing(airflow):

@@ -4,23 +4,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.dags.airflows import Airflow, free_port
+from tests.dags.airflows import Airflow, free_port, open_folder
 from tests.pipeline.runs import small_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow")]
 
 
 @pytest.fixture
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+def airflow() -> Iterator[Airflow]:
     """An Airflow that waits fifteen seconds for a month."""
-    folder = tmp_path_factory.mktemp("airflow")
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)  # PostgreSQL runs as another user, and needs to get there
-    settings = {"LURM_DEADLINE_HOURS": str(15 / 3600), "LURM_RETRY_SECONDS": "5"}
-    started = Airflow(small_project(folder / "project"), folder / "var", free_port(), settings)
-    started.up()
-    yield started
-    started.down()
+    with open_folder() as folder:
+        settings = {"LURM_DEADLINE_HOURS": str(15 / 3600), "LURM_RETRY_SECONDS": "5"}
+        started = Airflow(small_project(folder / "project"), folder / "var", free_port(), settings)
+        started.up()
+        yield started
+        started.down()
 
 
 def test_a_month_that_never_comes_fails_at_the_deadline_and_a_person_is_told(airflow):

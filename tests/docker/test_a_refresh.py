@@ -1,15 +1,16 @@
 """Every step of a retraining and a refresh as a container, started by a real Airflow."""
 
 import os
+import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
-from tests.dags.airflows import Airflow, free_port
+from tests.dags.airflows import Airflow, free_port, open_folder
 from tests.docker.engine import Engine
 from tests.pipeline.runs import deliver_households, small_project
 
@@ -25,29 +26,26 @@ def deliveries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(
-    tmp_path_factory: pytest.TempPathFactory,
     engine: Engine,
     images: dict[str, str],
     deliveries: Path,
 ) -> Iterator[Airflow]:
     """An Airflow whose runner is Docker, with a first release made by it."""
-    folder = tmp_path_factory.mktemp("airflow")
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)  # PostgreSQL runs as another user, and needs to get there
-    settings = {
-        "LURM_RUNNER": "docker",
-        "DOCKER_HOST": engine.host,
-        "LURM_IMAGE_LOGS": images["logs"],
-        "LURM_IMAGE_MODELS": images["models"],
-        "LURM_RETRY_SECONDS": "5",
-    }
-    started = Airflow(small_project(folder / "project"), folder / "var", free_port(), settings)
-    started.up()
-    for month in MONTHS[:3]:
-        started.deliver(deliveries, month, tell=False)
-    started.retrain(through="2017-02")
-    yield started
-    started.down()
+    with open_folder() as folder:
+        settings = {
+            "LURM_RUNNER": "docker",
+            "DOCKER_HOST": engine.host,
+            "LURM_IMAGE_LOGS": images["logs"],
+            "LURM_IMAGE_MODELS": images["models"],
+            "LURM_RETRY_SECONDS": "5",
+        }
+        started = Airflow(small_project(folder / "project"), folder / "var", free_port(), settings)
+        started.up()
+        for month in MONTHS[:3]:
+            started.deliver(deliveries, month, tell=False)
+        started.retrain(through="2017-02")
+        yield started
+        started.down()
 
 
 def test_a_refresh_goes_through_although_a_container_and_a_task_are_killed(
@@ -65,7 +63,7 @@ def test_a_refresh_goes_through_although_a_container_and_a_task_are_killed(
     engine.docker("kill", victim)
 
     airflow.wait("bags", lambda: containers("build_boi"))
-    os.kill(_process_of_task(), signal.SIGKILL)
+    os.kill(_process_of_task(airflow), signal.SIGKILL)
     beside = []
 
     def ended() -> bool:
@@ -106,15 +104,14 @@ def test_the_bytes_are_those_of_plain_processes(airflow, deliveries, tmp_path):
     assert {out["path"]: out["md5"] for s in lock.values() for out in s["outs"]} == plain.hashes()
 
 
-def _process_of_task() -> int:
-    """The process in which Airflow runs its only running task."""
-    listed = subprocess.run(
-        ["pgrep", "--full", "airflow worker -- [0-9a-f]"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
+def _process_of_task(airflow: Airflow) -> int:
+    """The process in which this Airflow runs its only running task."""
+    scheduler = int((airflow.folder / "airflow/pids/scheduler").read_text("utf-8"))
+    return max(
+        child.pid
+        for child in psutil.Process(scheduler).children(recursive=True)
+        if re.match("airflow worker -- [0-9a-f]", " ".join(child.cmdline()))
     )
-    return max(int(pid) for pid in listed.stdout.split())
 
 
 def _at_work(engine: Engine, containers: list[str]) -> list[str]:
