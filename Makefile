@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 .PHONY: help setup land repro ta-feng airflow airflow-stop demo-history demo-month test test-runs \
-  test-slow check baselines lock image-locks images clean
+  test-slow check scorecard scorecard-quick lock image-locks images clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,8 +70,11 @@ check: setup ## style and types
 	ruff format --check .
 	mypy
 
-baselines: setup ## the rivals under the same protocol, beside the last run's vectors
-	python benchmarks/baselines.py --boi data/boi --vectors LURM=data/user_vectors/2017-10.parquet
+scorecard: repro ta-feng ## LURM against its rivals on both examples; goes on where it stopped
+	python -m benchmarks.scorecard $(SCORECARD)
+
+scorecard-quick: SCORECARD = --quick
+scorecard-quick: scorecard ## what of it is done in minutes
 
 # On Linux the package index serves torch for CUDA: CPU_TORCH is the page or folder with its CPU build.
 COMPILE = uv pip compile --quiet --python-version 3.11 --no-annotate

@@ -6,7 +6,8 @@
 
 In:  the workspaces of finished runs (`make repro`, `make ta-feng`).
 Out: reports/scorecard/<data set>/<method>.json, one for each method, kept until what it depends on
-     changes; reports/scorecard.json with all figures, paired differences and verdicts; a table.
+     changes; reports/scorecard.json with all figures, paired differences and verdicts; the same as
+     the page reports/scorecard.html and as a table here.
 """
 
 import argparse
@@ -29,8 +30,9 @@ from lurm.console import run_stage
 from lurm.heads import Training, cross_validate, splits
 from lurm.metrics import accuracy, auc
 from lurm.params import Evaluation
+from lurm.reporting.scorecard_page import scorecard_page
 from lurm.scorecard import Difference, summary
-from lurm.storage import file_hash, read_json, write_json
+from lurm.storage import file_hash, read_json, write_json, write_text
 from lurm.tasks import TaskLabels
 
 log = logging.getLogger("scorecard")
@@ -126,12 +128,12 @@ def print_table(name: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
     """One line for each method, in percent."""
     head = f"{'AUC':>11}{'ACC':>7}{'LURM leads by':>24}{'width':>8}{'seconds':>9}"
     print(f"\n{name:30}{head}")
-    for method, row in sorted(rows.items(), key=lambda pair: -pair[1]["auc"]):
+    for row in sorted(rows.values(), key=lambda row: -row["auc"]):
         score = f"{100 * row['auc']:.1f} ± {100 * row['auc_se']:.1f}"
         lead = "" if row["lead"] is None else str(Difference(**row["lead"]))
         width = "by task" if row["width"] is None else f"{row['width']:,}"
         print(
-            f"{ALL[method].title:30}{score:>11}{100 * row['acc']:7.1f}{lead:>24}{width:>8}"
+            f"{row['title']:30}{score:>11}{100 * row['acc']:7.1f}{lead:>24}{width:>8}"
             f"{row['seconds']:9.0f}"
         )
 
@@ -170,15 +172,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "lurm" not in records:
             raise ValueError(f"{name}: LURM itself is not scored yet; run without --only first")
         folds = data_set.params.evaluation.folds
+        rows = summary(records, "lurm", folds, CONFIDENCE)
+        for method_name, row in rows.items():
+            row |= {"title": ALL[method_name].title, "family": ALL[method_name].family}
         card[name] = {
             "n_users": {task: len(labels.y) for task, labels in tasks.items()},
-            "methods": summary(records, "lurm", folds, CONFIDENCE),
+            "methods": rows,
             "claims": verdicts(records, data_set, folds, CONFIDENCE),
         }
         print_table(name, card[name]["methods"])
         for claim in card[name]["claims"]:
             print(f"({claim['claim']}) {claim['what']}: {claim['verdict']}, {claim['figure']}")
     write_json(card, args.reports / "scorecard.json")
+    write_text(scorecard_page(card, CONFIDENCE), args.reports / "scorecard.html")
+    print(f"\nPage: {args.reports / 'scorecard.html'}")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def summary(
             "acc": float(np.mean([np.mean(t["acc"]) for t in record["tasks"].values()])),
             "width": record["width"],
             "seconds": record["seconds"],
-            "n_folds": len(fold_means(record)),
+            "folds": fold_means(record).tolist(),
             "lead": None
             if name == own
             else difference(records[own], record, folds, confidence).to_json(),

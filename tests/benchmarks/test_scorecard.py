@@ -111,8 +111,8 @@ def test_vectors_and_methods_by_task_are_scored_on_the_reported_users_and_the_sa
     }
     assert methods["category_counts"]["tasks"]["coffee"]["auc"] == 1
     assert methods["category_boosting"]["tasks"]["coffee"]["auc"] == 1
-    assert methods["category_boosting"]["n_folds"] == 2
-    assert methods["lurm"]["n_folds"] == 4
+    assert len(methods["category_boosting"]["folds"]) == 2
+    assert len(methods["lurm"]["folds"]) == 4
     lead = methods["category_counts"]["lead"]
     assert lead["low"] < lead["mean"] < lead["high"] < 0
     judged = {(claim["claim"], claim["verdict"]) for claim in card["claims"]}

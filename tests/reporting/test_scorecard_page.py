@@ -1,0 +1,70 @@
+from html.parser import HTMLParser
+
+from lurm.reporting.scorecard_page import scorecard_page
+
+
+def row(title, family, auc, lead=None, width=128):
+    return {
+        "title": title,
+        "family": family,
+        "auc": auc,
+        "auc_se": 0.003,
+        "acc": 0.6,
+        "width": width,
+        "seconds": 12.4,
+        "folds": [auc - 0.01, auc + 0.01],
+        "lead": lead,
+        "tasks": {"coffee": {"auc": auc, "acc": 0.6}},
+    }
+
+
+CARD = {
+    "complete_journey": {
+        "n_users": {"coffee": 1984},
+        "methods": {
+            "tf_idf": row("TF-IDF", "rival", 0.735, {"mean": 0.012, "low": 0.004, "high": 0.02}),
+            "lurm": row("LURM", "LURM", 0.747),
+            "boost": row(
+                "<boosted>", "simple", 0.74, {"mean": 0.007, "low": -0.004, "high": 0.02}, None
+            ),
+            "soft": row("soft", "ablation", 0.746, {"mean": 0.001, "low": -0.01, "high": 0.01}),
+        },
+        "claims": [
+            {
+                "claim": "a",
+                "what": "LURM beats the best rival",
+                "verdict": "cannot be told",
+                "figure": "+0.7 (−0.4 to +2.0)",
+            }
+        ],
+    }
+}
+
+
+class Words(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.words = []
+
+    def handle_data(self, data):
+        self.words += data.split()
+
+
+def test_the_page_says_what_was_scored_in_falling_order_and_escapes_names():
+    page = scorecard_page(CARD, 0.95)
+    parser = Words()
+    parser.feed(page)
+    text = " ".join(parser.words)
+    assert text.index("LURM 74.7 ± 0.3") < text.index("<boosted> 74.0") < text.index("TF-IDF 73.5")
+    assert "+1.2 (+0.4 to +2.0)" in text
+    assert "by task" in text
+    assert "1,984 users" in text
+    assert "<boosted>" not in page
+    assert 'class="badge warn">cannot be told' in page
+    assert "One thing changed" in text
+
+
+def test_the_page_needs_nothing_from_outside():
+    page = scorecard_page(CARD, 0.95)
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "<script" not in page
