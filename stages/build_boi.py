@@ -6,16 +6,43 @@ Out: one row per user and interest with the count, sorted by user, then interest
 
 import argparse
 import logging
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
+
 from lurm.boi import boi_query
+from lurm.boi_on_spark import spark, write_boi_parts
 from lurm.console import run_stage
-from lurm.database import database, write_query
-from lurm.params import load_params
+from lurm.database import database, literal, write_query
+from lurm.params import BuildBoi, load_params
 from lurm.storage import replacing
 
 log = logging.getLogger("build_boi")
+
+
+@contextmanager
+def bags(
+    connection: duckdb.DuckDBPyConnection, args: argparse.Namespace, settings: BuildBoi
+) -> Iterator[tuple[str, int]]:
+    """The query for the month's bags on the engine of the settings, and the number of behaviors.
+
+    Spark leaves sorted parts beside the output, where its workers reach; this process then writes them as
+    one file. So both engines write the same bytes.
+    """
+    if settings.engine == "duckdb":
+        yield boi_query(connection, args.behaviors, args.item_interests)
+        return
+    args.boi.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.boi.parent, prefix=".spark-") as folder:
+        with spark(settings.spark_master, settings.memory_limit) as session:
+            parts, n_behaviors = write_boi_parts(
+                session, args.behaviors, args.item_interests, Path(folder, "parts")
+            )
+        files = ", ".join(literal(part) for part in parts)
+        yield f"SELECT * FROM read_parquet([{files}])", n_behaviors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with (
         database(settings.memory_limit, args.behaviors) as connection,
         replacing(args.boi) as boi,
+        bags(connection, args, settings) as (query, n_behaviors),
     ):
-        query, n_behaviors = boi_query(connection, args.behaviors, args.item_interests)
         rows = write_query(connection, query, boi)
     log.info("%s: %d behaviors in, %d rows of user and interest out", args.boi, n_behaviors, rows)
 

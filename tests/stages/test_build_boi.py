@@ -1,3 +1,5 @@
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,35 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_written(name, damage
     with pytest.raises((ValueError, OSError), match=name):
         main(ARGS)
     assert small_world.files("out") == {}
+
+
+@pytest.mark.usefixtures("java")
+def test_spark_writes_the_bytes_that_duckdb_writes():
+    main(ARGS)
+    first = small_world.files("out")
+    small_world.write_settings(build_boi={"engine": "spark"})
+    main(ARGS)
+    assert small_world.files("out") == first
+
+
+@pytest.mark.usefixtures("java")
+def test_spark_refuses_items_without_an_interest_too():
+    small_world.write_settings(build_boi={"engine": "spark"})
+    small_world.write_item_interests(n_items=10)
+    with pytest.raises(ValueError, match=r"2017-01\.parquet: \d+ items with \d+ behaviors have no"):
+        main(ARGS)
+    assert small_world.files("out") == {}
+
+
+@pytest.fixture
+def java():
+    pytest.importorskip("pyspark", reason="pyspark, of the extra `spark`, is not installed")
+    if not shutil.which("java"):
+        pytest.skip("there is no Java")
+
+
+def test_without_pyspark_the_engine_spark_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    small_world.write_settings(build_boi={"engine": "spark"})
+    with pytest.raises(ModuleNotFoundError, match=r"pip install lurm\[spark\]"):
+        main(ARGS)

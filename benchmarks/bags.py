@@ -1,0 +1,203 @@
+"""Behaviors to monthly bags: the stage against DuckDB, Polars and pandas run bare on the same query.
+
+    python -m benchmarks.bags                 # one month of 1e6, 1e7 and 1e8 behaviors
+    python -m benchmarks.bags --spark         # Spark too; needs `pip install lurm[spark]` and Java 17
+
+Every engine reads one month's parquet files, joins, counts, sorts and writes one parquet file, in a process
+of its own on all cores. The stage also checks that no behavior lacks an interest, and keeps to the memory
+limit of ``build_boi``; its rivals do neither. ``ratio`` is seconds over those of the fastest rival.
+
+pandas holds several copies of a month: it sits a size out if that would not fit into half of memory.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks import logs
+from benchmarks.measure import Measured, measure, slope, table
+from lurm.boi import BOI_SQL, boi_query
+from lurm.database import database, literal, write_query
+from lurm.storage import file_hash, write_json
+
+BYTES_PANDAS = 150  # a behavior takes about as many in pandas' joins
+
+
+def lurm(folder: Path, out: Path, memory_limit: str) -> Callable[[], int]:
+    """The stage's own path."""
+
+    def work() -> int:
+        behaviors, items = files(folder)
+        with database(memory_limit, behaviors) as connection:
+            query, _ = boi_query(connection, behaviors, items)
+            return write_query(connection, query, out)
+
+    return work
+
+
+def duckdb_bare(folder: Path, out: Path, _: str) -> Callable[[], int]:
+    """DuckDB: its own scan, and its own writer."""
+
+    def work() -> int:
+        connection = duckdb.connect()
+        connection.execute("SET enable_progress_bar = false")
+        for view, path in zip(("behaviors", "item_interests"), files(folder), strict=True):
+            connection.execute(f"CREATE VIEW {view} AS FROM {literal(path)}")
+        rows = connection.execute(f"COPY ({BOI_SQL}) TO {literal(out)} (COMPRESSION zstd)")
+        return int(rows.fetchall()[0][0])
+
+    return work
+
+
+def polars(folder: Path, out: Path, _: str) -> Callable[[], int]:
+    """Polars: lazy, on its streaming engine."""
+    import polars as pl
+
+    def work() -> int:
+        behaviors, items = map(pl.scan_parquet, files(folder))
+        bags = (
+            behaviors.join(items, on="item_id")
+            .group_by("user_id", "interest")
+            .agg(pl.col("weight").sum().alias("count"))
+            .sort("user_id", "interest")
+        )
+        bags.sink_parquet(out, compression="zstd", engine="streaming")
+        return pq.read_metadata(out).num_rows
+
+    return work
+
+
+def pandas(folder: Path, out: Path, _: str) -> Callable[[], int]:
+    """pandas: the columns it needs, all in memory."""
+    import pandas as pd
+
+    def work() -> int:
+        behaviors, items = files(folder)
+        users = pd.read_parquet(behaviors, columns=["user_id", "item_id"])
+        interests = pd.read_parquet(items, columns=["item_id", "interest", "weight"])
+        bags = (
+            users.merge(interests, on="item_id")
+            .groupby(["user_id", "interest"], as_index=False)["weight"]
+            .sum()
+            .rename(columns={"weight": "count"})
+        )
+        bags.to_parquet(out, compression="zstd", index=False)
+        return len(bags)
+
+    return work
+
+
+def spark(folder: Path, out: Path, memory_limit: str) -> Callable[[], int]:
+    """The stage's path on Spark, local[2]; the session's start counts."""
+    from lurm.boi_on_spark import spark as session_on
+    from lurm.boi_on_spark import write_boi_parts
+
+    def work() -> int:
+        behaviors, items = files(folder)
+        with (
+            tempfile.TemporaryDirectory(dir=folder) as parts,
+            database(memory_limit, behaviors) as connection,
+        ):
+            with session_on("local[2]", memory_limit) as session:
+                paths, _ = write_boi_parts(session, behaviors, items, Path(parts, "parts"))
+            listed = ", ".join(map(literal, paths))
+            return write_query(connection, f"SELECT * FROM read_parquet([{listed}])", out)
+
+    return work
+
+
+RIVALS = {"duckdb": duckdb_bare, "polars": polars, "pandas": pandas}
+
+
+def files(folder: Path) -> tuple[Path, Path]:
+    """The month's behaviors, and the items' interests."""
+    (behaviors,) = (folder / "behaviors").glob("*.parquet")
+    return behaviors, folder / "item_interests.parquet"
+
+
+def same_bags(one: Path, other: Path) -> bool:
+    """Whether two files hold the same rows of user, interest and count in the same order."""
+    columns = ["user_id", "interest", "count"]
+    a, b = (pq.read_table(path, columns=columns) for path in (one, other))
+    return len(a) == len(b) and all(
+        np.array_equal(a[name].to_numpy(), b[name].to_numpy()) for name in columns
+    )
+
+
+def compare(
+    n_behaviors: int, folder: Path, memory_limit: str, repeats: int, with_spark: bool
+) -> list[dict[str, Any]]:
+    """One row for each engine on a month of ``n_behaviors``; medians of ``repeats`` runs in turn.
+
+    Raises:
+        ValueError: an engine gives other bags than the stage.
+    """
+    n_interests = min(100_000, max(10, n_behaviors // 1000))
+    world = logs.World(
+        n_behaviors,
+        n_users=max(10, n_behaviors // 50),
+        n_months=1,
+        n_items=10 * n_interests,
+        n_interests=n_interests,
+    )
+    n = logs.write_logs(world, folder)
+    engines = {"lurm": lurm, **RIVALS} | ({"spark": spark} if with_spark else {})
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if n * BYTES_PANDAS > memory / 2:
+        del engines["pandas"]
+    runs: dict[str, list[Measured]] = {name: [] for name in engines}
+    for _ in range(repeats):
+        for name, engine in engines.items():
+            out = folder / f"{name}.parquet"
+            runs[name].append(measure(engine, folder, out, memory_limit))
+            if not same_bags(folder / "lurm.parquet", out):
+                raise ValueError(f"{name} gives other bags than the stage for {n:,} behaviors")
+    if with_spark and file_hash(folder / "lurm.parquet") != file_hash(folder / "spark.parquet"):
+        raise ValueError(f"Spark gives other bytes than DuckDB for {n:,} behaviors")
+    seconds = {name: float(np.median([run.seconds for run in of])) for name, of in runs.items()}
+    fastest = min(seconds[name] for name in RIVALS if name in seconds)
+    return [
+        {
+            "engine": name,
+            "behaviors": n,
+            "bags": of[0].value,
+            "seconds": seconds[name],
+            "ratio": seconds[name] / fastest,
+            "peak_mb": max(run.peak_mb for run in of),
+        }
+        for name, of in runs.items()
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the table, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=logs.whole, nargs="+", default=[10**6, 10**7, 10**8])
+    parser.add_argument("--memory-limit", default="1GB")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--spark", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
+    parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/bags.json"))
+    args = parser.parse_args(argv)
+    sizes, repeats = ([1000, 10_000], 1) if args.tiny else (args.sizes, args.repeats)
+    rows = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            of_size = compare(size, Path(folder), args.memory_limit, repeats, args.spark)
+        print(table(of_size), flush=True)
+        rows += of_size
+    ours = [row for row in rows if row["engine"] == "lurm"]
+    slopes = slope([row["behaviors"] for row in ours], [row["seconds"] for row in ours])
+    print(f"slope of the stage in behaviors: {slopes}")
+    write_json({"memory_limit": args.memory_limit, "rows": rows, "slope": slopes}, args.result)
+
+
+if __name__ == "__main__":
+    main()
