@@ -36,6 +36,7 @@ def lurm(folder: Path, out: Path, memory_limit: str) -> Callable[[], int]:
     def work() -> int:
         behaviors, items = files(folder)
         with database(memory_limit, behaviors) as connection:
+            connection.execute("SET enable_progress_bar = false")
             query, _ = boi_query(connection, behaviors, items)
             return write_query(connection, query, out)
 

@@ -17,6 +17,7 @@ class Measured:
     """What a piece of work took and gave."""
 
     seconds: float
+    cpu_seconds: float  # of all threads: what stays true on a machine that others use too
     peak_mb: float  # of the process, libraries included
     value: Any
 
@@ -48,10 +49,10 @@ def measure(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> Measu
 def _child(send: Any, name: str, arguments: Sequence[Any]) -> None:
     module, function = name.split(":")
     work = getattr(importlib.import_module(module), function)(*arguments)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     value = work()
-    seconds = time.perf_counter() - start
-    send.send((seconds, peak_mb(), value))
+    cpu_seconds, seconds = time.process_time() - cpu_start, time.perf_counter() - start
+    send.send((seconds, cpu_seconds, peak_mb(), value))
     send.close()
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lurm.agreement import agreeing_directions
 from lurm.console import progress
 from lurm.contrastive import nt_xent
+from lurm.lazy_adam import LazyAdam
 from lurm.smen import Smen, SmenSettings
 from lurm.timelines import Periods, Timelines, cut_periods
 from lurm.views import draw_view
@@ -104,24 +105,34 @@ def pretrain(
         rows = torch.from_numpy(rows_from_centres(centres, settings.width, seed))
         with torch.no_grad():
             smen.multi_anchor.interests.copy_(rows)
-    optimizer = torch.optim.Adam(smen.parameters(), lr=learning_rate)
+    smen.multi_anchor.sparse_gradient = True
+    table = LazyAdam(smen.multi_anchor.interests, learning_rate)
+    others = (weight for weight in smen.parameters() if weight is not table.table)
+    optimizer = torch.optim.Adam(others, lr=learning_rate)
     losses = []
     for _ in progress(range(epochs), "pretrain_smen: epoch"):
         in_epoch = []
         for users in _batches(rng.permutation(n_users), batch_size):
-            x, y = (
-                smen.project(smen(view_periods(timelines, first, last, settings)))
-                for first, last in (
-                    draw_view(timelines, users, min_view_share, max_view_share, rng)
-                    for _ in range(2)
+            views = [
+                view_periods(
+                    timelines,
+                    *draw_view(timelines, users, min_view_share, max_view_share, rng),
+                    settings,
                 )
-            )
+                for _ in range(2)
+            ]
+            # Every scale of a view holds the same interests.
+            table.catch_up(np.concatenate([view[0].interests for view in views]))
+            x, y = (smen.project(smen(view)) for view in views)
             loss = nt_xent(x, y, temperature)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            table.step()
             in_epoch.append(loss.item())
         losses.append(float(np.mean(in_epoch)))
+    table.finish()
+    smen.multi_anchor.sparse_gradient = False
     if settings.published_width:
         directions = agreeing_directions(_halves(smen, timelines), settings.published_width)
         smen.directions.copy_(torch.from_numpy(directions))

@@ -6,8 +6,8 @@ of them, N periods of one, E entries (non-zeros) of all bags.
 Worth knowing before reading on:
 
 - Bags stay sparse. Memory and time follow E, never D times the number of users.
-- One table row per interest is gathered once for all anchors: the anchors' shares (eq. 6) turn the row of
-  width H into one of width M * H, which the bag then sums (eq. 5).
+- One table row per interest is gathered once for all anchors (:mod:`lurm.anchor_sum`), and with
+  ``sparse_gradient`` only rows that were met get a gradient, so that no cost follows D.
 - Sequences of different length are packed, not padded: no step is spent on a period that is not there.
 - The multi-anchor module and the GRU are the same at every scale; the gates (eq. 7) are one per scale.
 """
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
+from lurm.anchor_sum import anchor_sum, distinct
 from lurm.storage import read_tensors
 from lurm.timelines import Periods
 
@@ -57,6 +58,8 @@ class SmenSettings:
 class MultiAnchor(nn.Module):
     """Bags to M vectors each: r_i = ReLU(sum_j alpha_ij b_j W^e_j) (paper eq. 5-6)."""
 
+    sparse_gradient = False  # of W^e; :class:`lurm.lazy_adam.LazyAdam` takes it
+
     def __init__(self, n_interests: int, n_anchors: int, width: int) -> None:
         super().__init__()
         self.interests = nn.Parameter(torch.empty(n_interests, width))  # W^e
@@ -67,22 +70,15 @@ class MultiAnchor(nn.Module):
 
     def shares(self, rows: Tensor) -> Tensor:
         """alpha (., M): how each interest is shared out among the anchors; rows sum to 1 (eq. 6)."""
-        return functional.softmax(self.key(functional.relu(rows)) @ self.anchors.T, dim=1)
+        queries = self.anchors @ self.key.weight  # (M, H): W^a_i . W^b x is (W^a_i W^b) . x
+        return functional.softmax(functional.relu(rows) @ queries.T, dim=1)
 
     def forward(self, offsets: Tensor, interests: Tensor, counts: Tensor) -> Tensor:
         """r (P, M, H) of P bags of counts in CSR form; a bag's value is log(1 + count) (eq. 4)."""
-        met, entries = interests.unique(return_inverse=True)
-        rows = self.interests[met]  # (met, H)
-        shared = self.shares(rows).unsqueeze(2) * rows.unsqueeze(1)  # (met, M, H)
-        bags = functional.embedding_bag(
-            entries,
-            shared.flatten(1),
-            offsets,
-            mode="sum",
-            per_sample_weights=counts.to(rows.dtype).log1p(),
-            include_last_offset=True,
-        )
-        return functional.relu(bags).unflatten(1, shared.shape[1:])
+        met, places = distinct(interests, len(self.interests))
+        rows = functional.embedding(met, self.interests, sparse=self.sparse_gradient)  # (met, H)
+        values = counts.to(rows.dtype).log1p()
+        return functional.relu(anchor_sum(rows, self.shares(rows), places, values, offsets))
 
 
 class Smen(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 
 from lurm.storage import read_json
 
-BENCHMARKS = ["bags"]
+BENCHMARKS = ["anchor_sum", "bags"]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
