@@ -2,12 +2,16 @@
 
 A state holds, per user and scale, the GRU's state after the last *closed* period and the counts of the
 *open* one, so a month reads its own bags and nothing older, and a year's bag stays the log of its summed
-counts. The result is that of encoding the whole life at once (tests hold the two against each other).
+counts. A period closes with its last month; where a user was not there then, with his next one. The result
+is that of encoding the whole life at once (tests hold the two against each other).
+
+Where empty periods are skipped, a month computes nothing for users who were not active in it: they keep
+their vector, which the state holds too. Where empty periods enter as zeros every vector moves every month.
 
 Letters: U users, M anchors, H hidden size, D interests.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,14 @@ from scipy import sparse
 
 from lurm.months import month_name
 from lurm.smen import Smen, SmenSettings
-from lurm.storage import read_parquet, read_tensors, write_parquet, write_tensors
+from lurm.storage import (
+    read_array,
+    read_parquet,
+    read_tensors,
+    write_array,
+    write_parquet,
+    write_tensors,
+)
 from lurm.tables import user_vectors_schema
 from lurm.timelines import Periods
 
@@ -45,6 +56,7 @@ class UserStates:
     n_behaviors: NDArray[np.float64]  # (U,)
     first_month: NDArray[np.int64]  # (U,)
     last_month: NDArray[np.int64]  # (U,)
+    vectors: NDArray[np.float32]  # (U, d), as published
     scales: dict[str, ScaleState]
 
 
@@ -63,12 +75,13 @@ def no_users(settings: SmenSettings, id_type: pa.DataType) -> UserStates:
         n_behaviors=np.zeros(0),
         first_month=none,
         last_month=none,
+        vectors=np.zeros((0, settings.n_published), dtype=np.float32),
         scales=dict.fromkeys(settings.scales, scale),
     )
 
 
 def save_states(states: UserStates, folder: Path, model_version: str) -> None:
-    """Write the states as users.parquet and one safetensors file per scale."""
+    """Write the states as users.parquet, vectors.npy and one safetensors file per scale."""
     users = {
         "user_id": states.users,
         "n_behaviors": states.n_behaviors,
@@ -76,6 +89,7 @@ def save_states(states: UserStates, folder: Path, model_version: str) -> None:
         "last_month": states.last_month,
     }
     write_parquet(pa.table(users), folder / "users.parquet")
+    write_array(states.vectors, folder / "vectors.npy")
     for name, scale in states.scales.items():
         arrays = {
             "hidden": scale.hidden,
@@ -120,6 +134,7 @@ def load_states(folder: Path, model_version: str) -> UserStates:
         n_behaviors=users["n_behaviors"].to_numpy(),
         first_month=users["first_month"].to_numpy(),
         last_month=users["last_month"].to_numpy(),
+        vectors=read_array(folder / "vectors.npy"),
         scales=scales,
     )
 
@@ -157,26 +172,31 @@ def encode_month(
         )
     states, bags = _join(settings, states, boi)
     active = np.diff(bags.indptr) > 0
+    moving = np.flatnonzero(active | (settings.empty_periods == "zeros"))
     scales, parts = {}, []
     for name, span in settings.scales.items():
         scale = _add_month(smen, states.scales[name], bags, active, month // span)
+        now, steps = _advance(smen, scale, moving, month // span)
+        if (month + 1) % span == 0:
+            here = active[moving]
+            scale = _close(scale, moving[here], now[here], steps[here])
         scales[name] = scale
-        parts.append(_states_now(smen, scale, month // span))
+        parts.append(now)
+    vectors = states.vectors  # made by _join, so free to change
+    for start in range(0, len(moving), CHUNK):
+        rows = slice(start, start + CHUNK)
+        with torch.inference_mode():
+            merged = smen.merge([torch.from_numpy(part[rows]) for part in parts])
+            vectors[moving[rows]] = smen.publish(merged).numpy()
     after = UserStates(
         users=states.users,
         n_behaviors=states.n_behaviors + np.asarray(bags.sum(axis=1)).ravel(),
         first_month=np.where(active & (states.first_month == NEVER), month, states.first_month),
         last_month=np.where(active, month, states.last_month),
+        vectors=vectors,
         scales=scales,
     )
-    with torch.inference_mode():
-        vectors = [
-            smen.publish(
-                smen.merge([torch.from_numpy(part[start : start + CHUNK]) for part in parts])
-            )
-            for start in range(0, max(len(active), 1), CHUNK)
-        ]
-    return after, torch.cat(vectors).numpy()
+    return after, vectors
 
 
 def _join(
@@ -219,6 +239,7 @@ def _join(
         n_behaviors=grown(states.n_behaviors, 0),
         first_month=grown(states.first_month, NEVER),
         last_month=grown(states.last_month, NEVER),
+        vectors=grown(states.vectors, 0),
         scales={
             name: ScaleState(
                 hidden=grown(scale.hidden, 0),
@@ -239,45 +260,49 @@ def _add_month(
 
     Only users active in the month are touched: the others' open period can wait.
     """
-    closing = np.flatnonzero(active & (scale.period != NEVER) & (scale.period < period))
-    hidden, n_closed = scale.hidden, scale.n_closed  # made by _join, so free to change
-    lengths = _lengths(smen, period - scale.period[closing])
-    hidden[closing] = _advance(smen, scale, closing, lengths)
-    n_closed[closing] += lengths
-    kept = np.ones(len(active), dtype=np.float32)
-    kept[closing] = 0
-    open_counts = sparse.csr_matrix(sparse.diags(kept) @ scale.open_counts + bags, dtype=np.float32)
-    open_counts.eliminate_zeros()
+    late = np.flatnonzero(active & (scale.period != NEVER) & (scale.period < period))
+    hidden, steps = _advance(smen, scale, late, period - 1)
+    scale = _close(scale, late, hidden, steps)
+    open_counts = sparse.csr_matrix(scale.open_counts + bags, dtype=np.float32)
     open_counts.sort_indices()
-    return ScaleState(
-        hidden=hidden,
-        n_closed=n_closed,
-        period=np.where(active, period, scale.period),
-        open_counts=open_counts,
-    )
+    return replace(scale, period=np.where(active, period, scale.period), open_counts=open_counts)
 
 
-def _states_now(smen: Smen, scale: ScaleState, period: int) -> NDArray[np.float32]:
-    """The states (U, M, H) as if the open period ended now."""
-    lengths = _lengths(smen, period - scale.period + 1)
-    return _advance(smen, scale, np.arange(len(lengths)), lengths)
+def _close(
+    scale: ScaleState,
+    rows: NDArray[np.int64],
+    hidden: NDArray[np.float32],
+    steps: NDArray[np.int64],
+) -> ScaleState:
+    """The scale with the open periods of ``rows`` closed: ``hidden`` (rows, M, H) after ``steps`` more.
 
-
-def _lengths(smen: Smen, periods: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Steps of the sequence: the open period, and the empty ones since if they count."""
-    return periods if smen.settings.empty_periods == "zeros" else np.ones_like(periods)
+    Changes the arrays of ``scale``, which _join made.
+    """
+    scale.hidden[rows] = hidden
+    scale.n_closed[rows] += steps
+    kept = np.ones(len(scale.period), dtype=np.float32)
+    kept[rows] = 0
+    open_counts = sparse.csr_matrix(sparse.diags(kept) @ scale.open_counts)
+    open_counts.eliminate_zeros()
+    return replace(scale, open_counts=open_counts)
 
 
 def _advance(
-    smen: Smen, scale: ScaleState, rows: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """The states (len(rows), M, H) after the open period and ``lengths - 1`` empty ones."""
+    smen: Smen, scale: ScaleState, rows: NDArray[np.int64], until: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The states (len(rows), M, H) as if period ``until`` had ended, and the steps they are ahead.
+
+    A step for the open period, if there is one, and one for each empty period since if those count.
+    """
+    lengths = (np.diff(scale.open_counts.indptr)[rows] > 0).astype(np.int64)
+    if smen.settings.empty_periods == "zeros":
+        lengths += until - scale.period[rows]
     out = [scale.hidden[:0]]
     for start in range(0, len(rows), CHUNK):
         part, steps = rows[start : start + CHUNK], lengths[start : start + CHUNK]
         bags = scale.open_counts[part]
         sizes = np.zeros(steps.sum(), dtype=np.int64)
-        sizes[np.cumsum(steps) - steps] = np.diff(bags.indptr)
+        sizes[(np.cumsum(steps) - steps)[steps > 0]] = np.diff(bags.indptr)[steps > 0]
         periods = Periods(
             lengths=steps,
             offsets=np.concatenate([[0], np.cumsum(sizes)]),
@@ -291,4 +316,4 @@ def _advance(
                 torch.from_numpy(scale.n_closed[part]),
             )
         out.append(states.numpy())
-    return np.concatenate(out)
+    return np.concatenate(out), lengths

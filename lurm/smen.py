@@ -50,6 +50,11 @@ class SmenSettings:
                 "use 'per_scale'"
             )
 
+    @property
+    def n_published(self) -> int:
+        """Numbers of a published vector."""
+        return self.published_width or self.n_anchors * self.width
+
     def to_json(self) -> dict[str, Any]:
         """The settings as a JSON object."""
         return asdict(self)

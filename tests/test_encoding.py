@@ -133,9 +133,32 @@ def test_a_month_leaves_the_states_before_it_as_they_were():
     lives = {1: {FIRST: {0: 1.0}, FIRST + 1: {1: 1.0}}}
     (_, before, _), (_, after, _) = encode_months(smen, lives, [FIRST, FIRST + 1])
     assert before.scales["month"].period.tolist() == [FIRST]
-    assert before.scales["month"].open_counts.toarray().tolist() == [[1, 0, 0, 0, 0]]
-    assert after.scales["month"].open_counts.toarray().tolist() == [[0, 1, 0, 0, 0]]
+    assert before.scales["year"].open_counts.toarray().tolist() == [[1, 0, 0, 0, 0]]
+    for states in (before, after):  # a month is over when it is in
+        assert states.scales["month"].open_counts.nnz == 0
+    assert not np.array_equal(before.vectors, after.vectors)
     assert after.scales["year"].open_counts.toarray().tolist() == [[1, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("aggregation", ["gru", "mean"])
+def test_nothing_is_computed_for_users_who_pause_if_empty_periods_are_skipped(
+    aggregation, monkeypatch
+):
+    smen = make(aggregation=aggregation)
+    lives = {user: {FIRST: {0: 2.0}} for user in range(5)}
+    lives[5] = {FIRST + t: {1: 1.0} for t in range(6)}
+    n_sequences = []
+    monkeypatch.setattr(
+        smen,
+        "advance",
+        lambda periods, *state: (
+            n_sequences.append(len(periods.lengths)) or Smen.advance(smen, periods, *state)
+        ),
+    )
+    for month, _, _ in encode_months(smen, lives, range(FIRST, FIRST + 6)):
+        allowed = 6 if month == FIRST else 1
+        assert set(n_sequences) == {allowed}
+        n_sequences.clear()
 
 
 def test_a_month_without_anybody_changes_no_vector_and_a_first_one_gives_none():
@@ -168,7 +191,7 @@ def test_the_same_states_give_the_same_bytes(tmp_path):
         *_, (_, states, _) = encode_months(smen, lives, range(FIRST, FIRST + 4))
         save_states(states, tmp_path / folder, "v1")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["month.safetensors", "users.parquet", "year.safetensors"]
+    assert names == ["month.safetensors", "users.parquet", "vectors.npy", "year.safetensors"]
     for name in names:
         assert file_hash(tmp_path / "one" / name) == file_hash(tmp_path / "other" / name)
 
