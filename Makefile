@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 .PHONY: help setup land repro ta-feng airflow airflow-stop demo-history demo-month test test-runs \
-  test-slow check scorecard scorecard-quick lock image-locks images clean
+  test-slow check scorecard scorecard-quick benchmarks lock image-locks images clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,10 @@ scorecard: repro ta-feng ## LURM against its rivals on both examples; goes on wh
 
 scorecard-quick: SCORECARD = --quick
 scorecard-quick: scorecard ## what of it is done in minutes
+
+SCALE = anchor_sum bags encoding
+benchmarks: setup ## speed and scale against named rivals; reports/benchmarks has the figures
+	for name in $(SCALE); do python -m benchmarks.$$name || exit 1; done
 
 # On Linux the package index serves torch for CUDA: CPU_TORCH is the page or folder with its CPU build.
 COMPILE = uv pip compile --quiet --python-version 3.11 --no-annotate

@@ -7,6 +7,8 @@ Every engine reads one month's parquet files, joins, counts, sorts and writes on
 of its own on all cores. The stage also checks that no behavior lacks an interest, and keeps to the memory
 limit of ``build_boi``; its rivals do neither. ``ratio`` is seconds over those of the fastest rival.
 
+On a machine that others use too, compare ``cpu_seconds`` (all cores together) as well.
+
 pandas holds several copies of a month: it sits a size out if that would not fit into half of memory.
 """
 
@@ -170,6 +172,7 @@ def compare(
             "behaviors": n,
             "bags": of[0].value,
             "seconds": seconds[name],
+            "cpu_seconds": float(np.median([run.cpu_seconds for run in of])),
             "ratio": seconds[name] / fastest,
             "peak_mb": max(run.peak_mb for run in of),
         }

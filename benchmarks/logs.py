@@ -6,7 +6,7 @@ Writes ``behaviors/<month>.parquet`` (:data:`lurm.tables.BEHAVIORS`, sorted by u
 ``item_interests.parquet`` (:data:`lurm.tables.ITEM_INTERESTS`).
 
 - *Users* act at rates of a truncated Pareto distribution: half of the behaviors are those of a few.
-  A user arrives in a month of his own, and is active in three months out of four from then on.
+  Half of them arrive over time. A user is active in three months out of four from then on.
 - *Interests* follow Zipf's law, and so do the items within one. Most of a user's behaviors fall on
   tastes of his own, so that bags are as narrow as real ones.
 
@@ -47,6 +47,7 @@ class World:
     n_items: int
     n_interests: int
     seed: int = 0
+    newcomers: float = 0.5  # share of users who are not there from the first month
 
     @property
     def users_per_block(self) -> int:
@@ -74,13 +75,16 @@ def block(world: World, number: int, month: int) -> pa.Table:
     n = min(world.users_per_block, world.n_users - first)
     of_users = np.random.default_rng([world.seed, number, 0])
     rates = (1 - of_users.random(n) * (1 - LONGEST**-TAIL)) ** (-1 / TAIL) / mean_rate()
-    # Half of the users are there from the first month; the rest arrive evenly over all months.
-    arrivals = np.maximum(of_users.integers(-world.n_months, world.n_months, n), 0)
+    # Newcomers arrive evenly over all months; the others are there from the first.
+    is_new = of_users.random(n) < world.newcomers
+    arrivals = np.where(is_new, of_users.integers(0, world.n_months, n), 0)
     tastes = zipf(of_users.random((n, N_TASTES)), world.n_interests)
 
     rng = np.random.default_rng([world.seed, number, 1 + month])
     months = np.arange(world.n_months)
-    there = np.mean((world.n_months + months + 1) / (2 * world.n_months))  # of users, on average
+    there = np.mean(
+        1 - world.newcomers * (1 - (months + 1) / world.n_months)
+    )  # of users, on average
     per_user = world.n_behaviors / world.n_months / world.n_users / (there * ACTIVE)
     active = (arrivals <= month) & (rng.random(n) < ACTIVE)
     counts = rng.poisson(np.where(active, rates * per_user, 0))
