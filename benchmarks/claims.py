@@ -20,14 +20,20 @@ from lurm.scorecard import (
 LOSSLESS, SAME = 0.01, 0.01
 
 
+def kinds(data_set: DataSet) -> dict[str, list[str]]:
+    """The tasks of every kind there is, ``category`` and ``attribute``."""
+    found: dict[str, list[str]] = {}
+    for name, task in data_set.params.tasks.items():
+        found.setdefault("attribute" if task.value is None else "category", []).append(name)
+    return found
+
+
 def verdicts(
     records: Mapping[str, Record], data_set: DataSet, folds: int, confidence: float
 ) -> list[dict[str, Any]]:
     """One entry for each comparison whose records are there: claim, what, verdict, figure."""
     found: list[dict[str, Any]] = []
-    by_kind: dict[str, list[str]] = {"category": [], "attribute": []}
-    for name, task in data_set.params.tasks.items():
-        by_kind["attribute" if task.value is None else "category"].append(name)
+    by_kind = kinds(data_set)
 
     def compare(
         claim: str,
@@ -37,7 +43,7 @@ def verdicts(
         judge: Callable[[Difference], Verdict],
         kind: str | None = None,
     ) -> None:
-        if one not in records or other not in records or (kind and not by_kind[kind]):
+        if one not in records or other not in records:
             return
         tasks = by_kind[kind] if kind else None
         gap = difference(records[one], records[other], folds, confidence, tasks)

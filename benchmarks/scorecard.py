@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from benchmarks.claims import verdicts
+from benchmarks.claims import kinds, verdicts
 from benchmarks.data_sets import DataSet, open_data_set
 from benchmarks.methods import ABLATIONS, METHODS, Method
 from lurm.console import run_stage
@@ -177,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             row |= {"title": ALL[method_name].title, "family": ALL[method_name].family}
         card[name] = {
             "n_users": {task: len(labels.y) for task, labels in tasks.items()},
+            "kinds": kinds(data_set),
             "methods": rows,
             "claims": verdicts(records, data_set, folds, CONFIDENCE),
         }

@@ -277,6 +277,31 @@ def loss_curve(
     return panel.drawing(label, parts)
 
 
+def score_steps(labels: Sequence[str], scores: Sequence[float], label: str) -> Markup:
+    """A score at every step of something that grows, such as months of history; labels stand below."""
+    low, high = min(scores), max(scores)
+    margin = max((high - low) * 0.15, 0.005)
+    panel = Panel((0, max(len(scores) - 1, 1)), (low - margin, high + margin), left=44, right=22)
+    levels = ticks(*panel.y)
+    parts = [panel.levels(levels, {v: f"{100 * v:.3g}" for v in levels})]
+    parts += [
+        Markup('<text class="mid" x="{}" y="{}">{}</text>').format(
+            panel.px(k), _number(panel.height - 15), text
+        )
+        for k, text in enumerate(labels)
+    ]
+    parts.append(
+        Markup('<polyline class="curve" points="{}"/>').format(panel.path(list(enumerate(scores))))
+    )
+    parts += [
+        Markup(
+            '<circle class="ink" cx="{}" cy="{}" r="3"><title>{}: {:.1f}</title></circle>'
+        ).format(panel.px(k), panel.py(score), labels[k], 100 * score)
+        for k, score in enumerate(scores)
+    ]
+    return panel.drawing(label, parts)
+
+
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """A colour for each class: grey and blue for no and yes, a ramp for more.
 

@@ -11,6 +11,19 @@ GROUPS = {
     "LURM and its rivals": ("LURM", "rival", "simple"),
     "One thing changed": ("ablation",),
 }
+# What grows from left to right, as in Fig. 3 and 4 of the paper: methods, and what stands below each.
+STEPS = {
+    "Months of history": {
+        **{f"history_{months}": str(months) for months in (1, 2, 3, 6)},
+        "lurm": "all",
+    },
+    "Interests": {
+        "interests_100": "100",
+        "interests_300": "300",
+        "lurm": "as set",
+        "interests_2000": "2,000",
+    },
+}
 BADGES = {"reproduced": "good", "not reproduced": "bad", "cannot be told": "warn"}
 
 
@@ -18,7 +31,7 @@ def scorecard_page(card: Mapping[str, Any], confidence: float) -> str:
     """The page as HTML that needs nothing from outside.
 
     Args:
-        card: data sets by name, each with ``methods``, ``claims`` and ``n_users``.
+        card: data sets by name, each with ``methods``, ``claims``, ``n_users`` and ``kinds`` (of tasks).
         confidence: of the intervals.
     """
     data_sets = []
@@ -30,6 +43,7 @@ def scorecard_page(card: Mapping[str, Any], confidence: float) -> str:
                 "name": name.replace("_", " ").title(),
                 "tasks": found["n_users"],
                 "claims": found["claims"],
+                "steps": _steps(found),
                 "scale": figures.score_scale(axis),
                 "groups": {
                     title: [_row(row, axis) for row in rows if row["family"] in families]
@@ -49,3 +63,21 @@ def _row(row: Mapping[str, Any], axis: tuple[float, float]) -> dict[str, Any]:
         "lead": "" if lead is None else str(lead),
         "clear": lead is not None and (lead.low > 0 or lead.high < 0),
     }
+
+
+def _steps(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Title and drawing of everything that grows, for the kinds of tasks there are."""
+    drawings = []
+    for what, steps in STEPS.items():
+        there = [name for name in steps if name in found["methods"]]
+        if len(there) < 2:
+            continue
+        for kind, tasks in found["kinds"].items():
+            scores = [
+                sum(found["methods"][name]["tasks"][task]["auc"] for task in tasks) / len(tasks)
+                for name in there
+            ]
+            title = f"{what}, {kind} tasks"
+            labels = [steps[name] for name in there]
+            drawings.append((title, figures.score_steps(labels, scores, f"AUC by {title}")))
+    return drawings

@@ -18,15 +18,18 @@ def row(title, family, auc, lead=None, width=128):
     }
 
 
+NOTHING = {"mean": 0.0, "low": 0.0, "high": 0.0}
 CARD = {
     "complete_journey": {
         "n_users": {"coffee": 1984},
+        "kinds": {"category": ["coffee"]},
         "methods": {
             "tf_idf": row("TF-IDF", "rival", 0.735, {"mean": 0.012, "low": 0.004, "high": 0.02}),
             "lurm": row("LURM", "LURM", 0.747),
             "boost": row(
                 "<boosted>", "simple", 0.74, {"mean": 0.007, "low": -0.004, "high": 0.02}, None
             ),
+            "history_2": row("history of 2 months", "ablation", 0.7, NOTHING),
             "soft": row("soft", "ablation", 0.746, {"mean": 0.001, "low": -0.01, "high": 0.01}),
         },
         "claims": [
@@ -62,6 +65,9 @@ def test_the_page_says_what_was_scored_in_falling_order_and_escapes_names():
     assert "<boosted>" not in page
     assert 'class="badge warn">cannot be told' in page
     assert "One thing changed" in text
+    assert "Months of history, category tasks" in text
+    assert "<title>2: 70.0</title>" in page
+    assert "<title>all: 74.7</title>" in page
 
 
 def test_the_page_needs_nothing_from_outside():
