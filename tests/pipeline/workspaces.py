@@ -78,7 +78,7 @@ class Workspace:
     def do(self, *command: str) -> Finished:
         """Run a command that must succeed."""
         done = self.run(*command)
-        assert done.status == 0, f"{' '.join(command)}\n{done.output}"
+        assert done.status == 0, f"{' '.join(command)}: {done.status}\n{done.output}"
         return done
 
     def repro(self) -> list[str]:
