@@ -84,6 +84,7 @@ def standing_scores(workspace: Workspace, as_of: str, tasks: list[str]) -> dict[
             "let lurm_refresh publish that month first"
         )
     vectors = place / "vectors.parquet"
+    vectors.unlink(missing_ok=True)  # a link into the cache, which DVC would write through
     workspace.do(
         "dvc", "get", "--force", ".", path, "--rev", workspace.published(),
         "--out", str(vectors),

@@ -127,6 +127,9 @@ def test_a_retraining_that_fails_its_gate_leaves_the_standing_release(platform, 
     again = platform.step("worse", "publish")
     assert again.status == REFUSED
     assert "the standing release stays: " in again.reason
+    # Comparing once more does not write through the link that the first comparison left.
+    objects = [path for path in (platform.home / "cache/files").rglob("*") if path.is_file()]
+    assert [path for path in objects if not path.stat().st_size] == []
     assert platform.names() == before
 
 
