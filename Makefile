@@ -76,7 +76,7 @@ scorecard: repro ta-feng ## LURM against its rivals on both examples; goes on wh
 scorecard-quick: SCORECARD = --quick
 scorecard-quick: scorecard ## what of it is done in minutes
 
-SCALE = anchor_sum bags encoding
+SCALE = anchor_sum bags encoding interests
 benchmarks: setup ## speed and scale against named rivals; reports/benchmarks has the figures
 	for name in $(SCALE); do python -m benchmarks.$$name || exit 1; done
 

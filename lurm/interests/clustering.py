@@ -39,6 +39,8 @@ FIRST_BATCH = 8
 HIERARCHICAL_LIMIT, MIN_PER_LEAF = 8_000, 4
 # Rounds over all centres after two-level k-means.
 FLAT_ROUNDS = 2
+# Points per coarse cell that place it; all points are then assigned.
+COARSE_POINTS = 1024
 # Below this many points per centre `auto` takes two-level k-means: HDSC would have a single batch.
 ENOUGH_FOR_HDSC = FIRST_BATCH * 3
 
@@ -218,7 +220,11 @@ def two_level_kmeans(
     ``FLAT_ROUNDS`` rounds over all centres follow, since a point near the border of its cell may
     belong to a centre of the next. On planted clusters they raise the mean cosine from 0.49 to 0.54.
     """
-    coarse = kmeans(points, weights, max(1, round(n_interests**0.5)), rounds, rng)
+    n_cells = max(1, round(n_interests**0.5))
+    sample = np.arange(len(points))
+    if len(points) > n_cells * COARSE_POINTS:  # cells need no more to find their place
+        sample = np.sort(rng.choice(len(points), n_cells * COARSE_POINTS, replace=False))
+    coarse = kmeans(points[sample], weights[sample], n_cells, rounds, rng)
     labels = nearest(points, coarse.centres)[0][:, 0]
     ends = np.cumsum(np.bincount(labels, minlength=len(coarse.centres)))
     cells = np.split(np.argsort(labels, kind="stable"), ends[:-1])

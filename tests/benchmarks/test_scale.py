@@ -6,7 +6,7 @@ import pytest
 
 from lurm.storage import read_json
 
-BENCHMARKS = ["anchor_sum", "bags", "encoding"]
+BENCHMARKS = ["anchor_sum", "bags", "encoding", "interests"]
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

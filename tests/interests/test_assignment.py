@@ -64,6 +64,43 @@ def test_an_item_s_interest_depends_neither_on_order_nor_on_its_neighbours(rng):
     np.testing.assert_array_equal(nearest(vectors[5:18], centres, 2)[1], cosines[5:18])
 
 
+@pytest.fixture
+def clustered(rng):
+    """Items around 3,000 centres, which lie around 30 topics."""
+    topics = unit(rng, 30, 64)[rng.integers(0, 30, 3000)]
+    centres = topics + 0.8 * unit(rng, 3000, 64)
+    centres = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float32)
+    items = centres[rng.integers(0, 3000, 5000)] + 0.6 * unit(rng, 5000, 64)
+    return (items / np.linalg.norm(items, axis=1, keepdims=True)).astype(np.float32), centres
+
+
+def test_among_many_centres_more_than_99_in_100_items_find_their_nearest(clustered, monkeypatch):
+    vectors, centres = clustered
+    exact, cosines = nearest(vectors, centres)
+    monkeypatch.setattr(assignment, "EXACT_UP_TO", 500)
+    found, found_cosines = nearest(vectors, centres)
+    assert (found == exact).mean() > 0.99
+    np.testing.assert_array_equal(found_cosines[found == exact], cosines[found == exact])
+
+
+def test_among_many_centres_an_item_depends_on_no_other(clustered, rng, monkeypatch):
+    monkeypatch.setattr(assignment, "EXACT_UP_TO", 500)
+    vectors, centres = clustered
+    found, cosines = nearest(vectors, centres, 2)
+    order = rng.permutation(len(vectors))
+    mixed, mixed_cosines = nearest(vectors[order], centres, 2)
+    np.testing.assert_array_equal(mixed, found[order])
+    np.testing.assert_array_equal(mixed_cosines, cosines[order])
+
+
+def test_items_whose_cells_hold_too_few_centres_still_get_real_ones(rng, monkeypatch):
+    monkeypatch.setattr(assignment, "EXACT_UP_TO", 8)
+    monkeypatch.setattr(assignment, "PROBES", 1)
+    found, cosines = nearest(unit(rng, 50), unit(rng, 9), 1)
+    assert found.min() >= 0
+    assert np.isfinite(cosines).all()
+
+
 def test_hard_assignment_is_soft_assignment_with_one_interest(rng):
     vectors, centres = unit(rng, 300), unit(rng, 20)
     hard = assign(ids(300), vectors, centres, 1, 0.1)

@@ -1,0 +1,139 @@
+"""Interests from item vectors against faiss's flat k-means, and the assignment of new items.
+
+    python -m benchmarks.interests                                  # 5e4 into 5e3, 2e5 into 2e4
+    python -m benchmarks.interests --items 1e6 --interests 1e5      # the paper's size; hours of CPU
+
+Vectors (I, 128) lie around twice as many planted clusters as interests, which lie around topics; sizes by
+Zipf's law. The rival is ``faiss.Kmeans``, spherical, 25 rounds on all items: in full at the first size, at
+others timed over one round and multiplied. Its mean cosine is compared where it ran in full. Assignment is
+:func:`lurm.interests.assignment.nearest` on new items, against the exact search.
+
+CPU seconds of one thread; ``ratio`` is the rival's over LURM's.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from benchmarks.logs import whole, zipf
+from benchmarks.measure import measure, table
+from lurm.interests.assignment import nearest
+from lurm.interests.clustering import cluster
+from lurm.interests.description import spread
+from lurm.storage import write_json
+
+H, ROUNDS = 128, 25
+N_NEW = 20_000
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """The rows at unit length, float32."""
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def item_vectors(n_items: int, n_interests: int) -> np.ndarray:
+    """Vectors (I, H) of items and of ``N_NEW`` more, in clusters within topics."""
+    rng = np.random.default_rng(0)
+
+    def noise(n: int) -> np.ndarray:
+        return unit(rng.standard_normal((n, H)).astype(np.float32))
+
+    n_topics, n_clusters = max(2, round(n_interests**0.5)), 2 * n_interests
+    topics = noise(n_topics)
+    clusters = unit(topics[rng.integers(0, n_topics, n_clusters)] + 0.9 * noise(n_clusters))
+    n = n_items + N_NEW
+    return unit(clusters[zipf(rng.random(n), n_clusters)] + 0.6 * noise(n))
+
+
+def lurm(n_items: int, n_interests: int) -> Callable[[], Any]:
+    """Seconds of clustering and of assignment, the figures of the interests, and recall."""
+    faiss.omp_set_num_threads(1)
+    vectors = item_vectors(n_items, n_interests)
+    items, new = vectors[:n_items], vectors[n_items:]
+
+    def work() -> Any:
+        start = time.process_time()
+        found = cluster(items, n_interests, "auto", rounds=ROUNDS, sparsity=0.01, seed=0)
+        clustered = time.process_time() - start
+        labels, cosines = (column[:, 0] for column in nearest(items, found.centres))
+        start = time.process_time()
+        assigned = nearest(new, found.centres)[0][:, 0]
+        per_second = len(new) / (time.process_time() - start)
+        flat = faiss.IndexFlatIP(H)
+        flat.add(found.centres)
+        true = flat.search(new[:5000], 1)[1][:, 0]
+        figures = spread(labels, cosines, np.ones(n_items), n_interests)
+        return clustered, found.method, figures, per_second, float(np.mean(true == assigned[:5000]))
+
+    return work
+
+
+def rival(n_items: int, n_interests: int, rounds: int) -> Callable[[], Any]:
+    """Seconds of faiss's k-means, and the mean cosine to the own centre."""
+    faiss.omp_set_num_threads(1)
+    items = item_vectors(n_items, n_interests)[:n_items]
+
+    def work() -> Any:
+        start = time.process_time()
+        kmeans = faiss.Kmeans(
+            H,
+            n_interests,
+            niter=rounds,
+            spherical=True,
+            min_points_per_centroid=1,
+            max_points_per_centroid=n_items,
+        )
+        kmeans.train(items)
+        seconds = time.process_time() - start
+        if rounds < ROUNDS:
+            return seconds * ROUNDS / rounds, None
+        return seconds, float(kmeans.index.search(items, 1)[0].mean())
+
+    return work
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the table, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=whole, nargs="+", default=[50_000, 200_000])
+    parser.add_argument("--interests", type=whole, nargs="+", default=[5_000, 20_000])
+    parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
+    parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/interests.json"))
+    args = parser.parse_args(argv)
+    sizes = list(zip(args.items, args.interests, strict=True))
+    if args.tiny:
+        sizes = [(400, 20), (1000, 40)]
+    rows: list[dict[str, Any]] = []
+    for number, (n_items, n_interests) in enumerate(sizes):
+        run = measure(lurm, n_items, n_interests)
+        clustered, method, figures, per_second, recall = run.value
+        full = number == 0 and n_items <= 100_000
+        seconds, cosine = measure(rival, n_items, n_interests, ROUNDS if full else 1).value
+        rows.append(
+            {
+                "items": n_items,
+                "interests": n_interests,
+                "method": method,
+                "seconds": clustered,
+                "rival_seconds": seconds,
+                "ratio": seconds / clustered,
+                "cosine": figures["mean_cosine"],
+                "rival_cosine": cosine,
+                "empty": figures["share_empty"],
+                "imbalance": figures["imbalance"],
+                "assigned_per_second": per_second,
+                "recall": recall,
+                "peak_mb": run.peak_mb,
+            }
+        )
+        print(table(rows[-1:]), flush=True)
+    write_json({"rows": rows}, args.result)
+
+
+if __name__ == "__main__":
+    main()
