@@ -41,7 +41,8 @@ ByTask = Callable[[DataSet, Path], Fold]
 class Method:
     """How a method is run, and what a reader should know of it.
 
-    ``repeats`` bounds the repeats of cross-validation; ``quick`` methods are part of the quick form.
+    ``repeats`` bounds the repeats of cross-validation; ``quick`` methods are part of the quick form;
+    ``from_run`` vectors are those that the pipeline made, so that no time can be told.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Method:
     by_task: ByTask | None = None
     repeats: int | None = None
     quick: bool = False
+    from_run: bool = False
     budget: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -123,8 +125,8 @@ PAPER = {
 }
 
 METHODS: dict[str, Method] = {
-    "lurm": Method("LURM", "LURM", _published, quick=True),
-    "lurm_64": Method("LURM, 64 numbers", "LURM", _published_first(64), quick=True),
+    "lurm": Method("LURM", "LURM", _published, quick=True, from_run=True),
+    "lurm_64": Method("LURM, 64 numbers", "LURM", _published_first(64), quick=True, from_run=True),
     "lurm_256": Method(
         "LURM, 256 numbers", "LURM", _variant({"pretrain_smen.published_width": 256}), quick=True
     ),
@@ -173,7 +175,10 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "interests_100": ("D = 100", {"cluster_interests.n_interests": 100}),
     "interests_300": ("D = 300", {"cluster_interests.n_interests": 300}),
     "interests_2000": ("D = 2000", {"cluster_interests.n_interests": 2000}),
-    "anchors_1": ("one anchor", {"pretrain_smen.n_anchors": 1}),
+    "anchors_1": (
+        "one anchor",
+        {"pretrain_smen.n_anchors": 1, "pretrain_smen.published_width": 64},
+    ),
     "anchors_1_wide": (
         "one anchor of equal width",
         {"pretrain_smen.n_anchors": 1, "pretrain_smen.width": 640},

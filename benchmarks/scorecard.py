@@ -67,7 +67,7 @@ def run_method(
         "title": method.title,
         "family": method.family,
         "width": None if x is None else x.shape[1],
-        "seconds": made - started,
+        "seconds": None if method.from_run else made - started,
         "seconds_scoring": time.perf_counter() - made,
         "budget": dict(method.budget),
         "tasks": scores,
@@ -134,7 +134,7 @@ def print_table(name: str, rows: Mapping[str, Mapping[str, Any]]) -> None:
         width = "by task" if row["width"] is None else f"{row['width']:,}"
         print(
             f"{row['title']:30}{score:>11}{100 * row['acc']:7.1f}{lead:>24}{width:>8}"
-            f"{row['seconds']:9.0f}"
+            f"{'the run' if row['seconds'] is None else format(row['seconds'], '.0f'):>9}"
         )
 
 

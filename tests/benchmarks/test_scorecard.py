@@ -12,9 +12,10 @@ import yaml
 
 from benchmarks import scorecard
 from benchmarks.data_sets import among, open_data_set
-from benchmarks.methods import METHODS
+from benchmarks.methods import CHANGES, METHODS
 from benchmarks.variants import Variant, bags_of, changed, last_bags, vectors_of
 from lurm.holdout import validation_users
+from lurm.params import load_params
 from lurm.storage import read_json, write_array, write_parquet, write_tensors
 from lurm.tables import TIMESTAMP
 from lurm.tasks import TaskLabels
@@ -201,6 +202,12 @@ def test_a_variant_has_its_own_settings_and_the_users_in_order(shop, tmp_path):
     assert changed(shop.params, {"pretrain_smen.n_anchors": 3}).pretrain_smen.n_anchors == 3
     with pytest.raises(ValueError, match="no such setting"):
         changed(shop.params, {"pretrain_smen.anchors": 3})
+
+
+def test_the_changes_of_every_ablation_are_allowed():
+    params = load_params(PARAMS)
+    for _, changes in CHANGES.values():
+        changed(params, changes)
 
 
 def test_every_method_makes_vectors_or_is_trained_by_task():
