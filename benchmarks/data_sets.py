@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,8 @@ from lurm.holdout import validation_users
 from lurm.params import Params, load_params
 from lurm.storage import file_hash, month_files, read_parquet
 from lurm.tasks import TaskLabels, task_labels
+
+Users = Literal["reported", "validation", "all"]
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,21 @@ class DataSet:
             )
         return vector_matrix(vectors)[rows.to_numpy()]
 
-    def tasks(self, validation: bool = False) -> dict[str, TaskLabels]:
-        """Users and classes of every task: the reported users, or those for choosing settings.
+    def tasks(self, users: Users = "reported") -> dict[str, TaskLabels]:
+        """Users and classes of every task.
 
-        Classes that are too small for the folds among these users are left out.
+        Settings are chosen on the validation users; the reported users are all others. Classes that are too
+        small for the folds among these users are left out.
         """
         settings = self.params.evaluation
-        wanted = validation_users(self.user_ids) == validation
+        aside = validation_users(self.user_ids)
+        wanted = {"reported": ~aside, "validation": aside, "all": np.ones_like(aside)}[users]
         labels = read_months(self.root / "data/labels", settings.label_months)
         attributes = self.root / "data/landing/users.parquet"
-        users = read_parquet(attributes) if attributes.exists() else None
+        known = read_parquet(attributes) if attributes.exists() else None
         found = {}
         for name, task in self.params.tasks.items():
-            source = labels if task.value is not None else users
+            source = labels if task.value is not None else known
             if source is None:
                 raise ValueError(f"tasks.{name}: {attributes} is missing; land the users file")
             whole = task_labels(

@@ -1,13 +1,15 @@
 """LURM against its rivals, on the users that no setting was chosen by: ``make scorecard``.
 
-    python benchmarks/scorecard.py            everything; resumes where it stopped
-    python benchmarks/scorecard.py --quick    what is done in minutes
-    python benchmarks/scorecard.py --only tf_idf lurm --data-sets complete_journey
+    python -m benchmarks.scorecard            everything; resumes where it stopped
+    python -m benchmarks.scorecard --quick    what is done in minutes
+    python -m benchmarks.scorecard --only tf_idf lurm --data-sets complete_journey
+    python -m benchmarks.scorecard --users validation    on the users for choosing settings
 
 In:  the workspaces of finished runs (`make repro`, `make ta-feng`).
 Out: reports/scorecard/<data set>/<method>.json, one for each method, kept until what it depends on
      changes; reports/scorecard.json with all figures, paired differences and verdicts; the same as
-     the page reports/scorecard.html and as a table here.
+     the page reports/scorecard.html and as a table here. On other users than the reported ones all
+     names end in these users, such as reports/scorecard_validation.json.
 """
 
 import argparse
@@ -18,13 +20,13 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 
 from benchmarks.claims import kinds, verdicts
-from benchmarks.data_sets import DataSet, open_data_set
+from benchmarks.data_sets import DataSet, Users, open_data_set
 from benchmarks.methods import ABLATIONS, METHODS, Method
 from lurm.console import run_stage
 from lurm.heads import Training, cross_validate, splits
@@ -146,19 +148,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="the methods that take seconds")
     parser.add_argument("--only", nargs="+", choices=ALL, metavar="METHOD")
     parser.add_argument("--data-sets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
+    parser.add_argument("--users", choices=get_args(Users), default="reported")
     parser.add_argument("--reports", type=Path, default=Path("reports"))
     args = parser.parse_args(argv)
     logging.getLogger("gensim").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
+    title = "scorecard" if args.users == "reported" else f"scorecard_{args.users}"
     card: dict[str, Any] = {}
     for name in args.data_sets:
         data_set = open_data_set(name, DATA_SETS[name])
-        tasks = data_set.tasks()
+        tasks = data_set.tasks(args.users)
         records = {}
         for method_name, method in ALL.items():
-            path = args.reports / "scorecard" / name / f"{method_name}.json"
+            path = args.reports / title / name / f"{method_name}.json"
             key = key_of(data_set, method_name, method)
             known = read_json(path) if path.exists() else {"key": None}
             wanted = method_name in (args.only or ALL) and (method.quick or not args.quick)
@@ -184,9 +188,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_table(name, card[name]["methods"])
         for claim in card[name]["claims"]:
             print(f"({claim['claim']}) {claim['what']}: {claim['verdict']}, {claim['figure']}")
-    write_json(card, args.reports / "scorecard.json")
-    write_text(scorecard_page(card, CONFIDENCE), args.reports / "scorecard.html")
-    print(f"\nPage: {args.reports / 'scorecard.html'}")
+    write_json(card, args.reports / f"{title}.json")
+    page = args.reports / f"{title}.html"
+    write_text(scorecard_page(card, args.users, CONFIDENCE), page)
+    print(f"\nPage: {page}")
 
 
 if __name__ == "__main__":

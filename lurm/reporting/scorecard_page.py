@@ -24,14 +24,20 @@ STEPS = {
         "interests_2000": "2,000",
     },
 }
+USERS = {
+    "reported": "Scores on the users that no setting was chosen by.",
+    "validation": "Scores on the validation users, by which settings are chosen.",
+    "all": "Scores on all users, those by which settings were chosen among them.",
+}
 BADGES = {"reproduced": "good", "not reproduced": "bad", "cannot be told": "warn"}
 
 
-def scorecard_page(card: Mapping[str, Any], confidence: float) -> str:
+def scorecard_page(card: Mapping[str, Any], users: str, confidence: float) -> str:
     """The page as HTML that needs nothing from outside.
 
     Args:
         card: data sets by name, each with ``methods``, ``claims``, ``n_users`` and ``kinds`` (of tasks).
+        users: who was scored, one of ``USERS``.
         confidence: of the intervals.
     """
     data_sets = []
@@ -52,7 +58,13 @@ def scorecard_page(card: Mapping[str, Any], confidence: float) -> str:
                 },
             }
         )
-    return render("scorecard.html", data_sets=data_sets, badges=BADGES, confidence=confidence)
+    return render(
+        "scorecard.html",
+        data_sets=data_sets,
+        users=USERS[users],
+        badges=BADGES,
+        confidence=confidence,
+    )
 
 
 def _row(row: Mapping[str, Any], axis: tuple[float, float]) -> dict[str, Any]:

@@ -163,10 +163,20 @@ def test_without_lurm_there_is_nothing_to_compare_with(shop):
 
 
 def test_validation_and_reported_users_share_nobody(shop):
-    one, other = shop.tasks(), shop.tasks(validation=True)
+    one, other = shop.tasks(), shop.tasks("validation")
     for task in one:
         assert not np.intersect1d(one[task].rows, other[task].rows).size
         assert len(one[task].rows) + len(other[task].rows) == N_USERS
+        assert len(shop.tasks("all")[task].rows) == N_USERS
+
+
+@pytest.mark.usefixtures("shop")
+def test_other_users_have_records_and_a_card_of_their_own():
+    run("--only", "lurm")
+    scorecard.main(["--only", "lurm", "--data-sets", "shop", "--users", "all"])
+    counts = read_json("reports/scorecard_all.json")["shop"]["n_users"]
+    assert counts == {"coffee": N_USERS, "age": N_USERS}
+    assert read_json("reports/scorecard.json")["shop"]["n_users"]["coffee"] < N_USERS
 
 
 def test_a_class_that_is_too_small_among_the_users_is_left_out():

@@ -54,7 +54,7 @@ class Words(HTMLParser):
 
 
 def test_the_page_says_what_was_scored_in_falling_order_and_escapes_names():
-    page = scorecard_page(CARD, 0.95)
+    page = scorecard_page(CARD, "reported", 0.95)
     parser = Words()
     parser.feed(page)
     text = " ".join(parser.words)
@@ -65,12 +65,13 @@ def test_the_page_says_what_was_scored_in_falling_order_and_escapes_names():
     assert "<boosted>" not in page
     assert 'class="badge warn">cannot be told' in page
     assert "One thing changed" in text
+    assert "no setting was chosen by" in text
     assert "Months of history, category tasks" in text
     assert "<title>2: 70.0</title>" in page
     assert "<title>all: 74.7</title>" in page
 
 
 def test_the_page_needs_nothing_from_outside():
-    page = scorecard_page(CARD, 0.95)
+    page = scorecard_page(CARD, "reported", 0.95)
     assert "http" not in page.replace("http://www.w3.org", "")
     assert "<script" not in page
