@@ -87,9 +87,10 @@ def pandas(folder: Path, out: Path, _: str) -> Callable[[], int]:
         interests = pd.read_parquet(items, columns=["item_id", "interest", "weight"])
         bags = (
             users.merge(interests, on="item_id")
-            .groupby(["user_id", "interest"], as_index=False)["weight"]
+            .groupby(["user_id", "interest"])["weight"]
             .sum()
-            .rename(columns={"weight": "count"})
+            .rename("count")
+            .reset_index()
         )
         bags.to_parquet(out, compression="zstd", index=False)
         return len(bags)
