@@ -60,10 +60,10 @@ test: setup ## the test suite, in minutes
 	pytest -n 2 -m "not slow"
 
 test-runs: setup ## whole runs on a part of the example data: what runs when, no future, a remote
-	pytest -n 2 --dist loadgroup $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py)
+	pytest -n 2 $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py)
 
 test-slow: setup ## those, and stages killed, disks full, other shops
-	pytest -n 2 --dist loadgroup -m slow
+	pytest -n 2 --dist loadfile -m slow
 
 check: setup ## style and types
 	ruff check .

@@ -19,7 +19,7 @@ from tests.dags.airflows import Airflow, free_port, open_folder
 from tests.pipeline.runs import deliver_households, small_project
 from tests.pipeline.workspaces import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+pytestmark = pytest.mark.slow
 HISTORY = [f"2017-0{n}" for n in range(1, 7)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.dags.airflows import Airflow, free_port, open_folder
 from tests.pipeline.runs import small_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

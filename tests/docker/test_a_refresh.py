@@ -14,7 +14,7 @@ from tests.dags.airflows import Airflow, free_port, open_folder
 from tests.docker.engine import Engine
 from tests.pipeline.runs import deliver_households, small_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow")]
+pytestmark = pytest.mark.slow
 MONTHS = ["2017-01", "2017-02", "2017-03", "2017-04"]
 
 
