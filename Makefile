@@ -63,7 +63,8 @@ test-runs: setup ## whole runs on a part of the example data: what runs when, no
 	pytest -n 2 $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py)
 
 test-slow: setup ## those, and stages killed, disks full, other shops
-	pytest -n 2 --dist loadfile -m slow
+	pytest -n 2 --dist loadfile -m slow --ignore tests/docker
+	pytest -m slow tests/docker  # one engine for all
 
 check: setup ## style and types
 	ruff check .

@@ -14,7 +14,7 @@ from tests.docker.composition import Composition, build_stand_ins, compose_is_th
 from tests.docker.engine import Engine
 from tests.docker.images import ROOT, build_flags
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
+pytestmark = pytest.mark.slow
 
 LONG_RUNNING = {"postgres", "store", "api-server", "scheduler", "dag-processor", "triggerer"}
 ONCE = {"init", "bucket", "found"}

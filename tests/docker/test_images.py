@@ -12,7 +12,7 @@ import pytest
 from tests.docker.engine import Engine
 from tests.docker.images import LARGEST_MB, ROOT, STAGES
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
+pytestmark = pytest.mark.slow
 
 IMAGES = sorted(LARGEST_MB)
 SCRIPTS = [(image, stage) for image, stages in STAGES.items() for stage in stages]
