@@ -25,7 +25,7 @@ STEPS = {
     },
 }
 USERS = {
-    "reported": "Scores on the users that no setting was chosen by.",
+    "reported": "Scores on the reported users; those by which settings are chosen are left out.",
     "validation": "Scores on the validation users, by which settings are chosen.",
     "all": "Scores on all users, those by which settings were chosen among them.",
 }

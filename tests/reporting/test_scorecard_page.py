@@ -65,7 +65,7 @@ def test_the_page_says_what_was_scored_in_falling_order_and_escapes_names():
     assert "<boosted>" not in page
     assert 'class="badge warn">cannot be told' in page
     assert "One thing changed" in text
-    assert "no setting was chosen by" in text
+    assert "Scores on the reported users" in text
     assert "Months of history, category tasks" in text
     assert "<title>2: 70.0</title>" in page
     assert "<title>all: 74.7</title>" in page
