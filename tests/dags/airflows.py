@@ -129,14 +129,17 @@ class Airflow:
         )
         return str(self.client.call("GET", path))
 
-    def wait(self, what: str, condition: Callable[[], Any]) -> Any:
-        """The first true value of the condition; fails with ``what`` if it takes too long."""
+    def wait(self, what: str, condition: Callable[[], Any], every: float = 1) -> Any:
+        """The first true value of the condition, asked ``every`` so many seconds.
+
+        Fails with ``what`` if it takes too long.
+        """
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             value = condition()
             if value:
                 return value
-            time.sleep(1)
+            time.sleep(every)
         states = {
             (dag, run["dag_run_id"]): self.tasks(dag, run["dag_run_id"])
             for dag in ("lurm_refresh", "lurm_retrain")
