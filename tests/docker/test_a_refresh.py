@@ -110,8 +110,16 @@ def _process_of_task(airflow: Airflow) -> int:
     return max(
         child.pid
         for child in psutil.Process(scheduler).children(recursive=True)
-        if re.match("airflow worker -- [0-9a-f]", " ".join(child.cmdline()))
+        if re.match("airflow worker -- [0-9a-f]", " ".join(_command(child)))
     )
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Its command line; none if it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # and ZombieProcess, which is one
+        return []
 
 
 def _at_work(engine: Engine, containers: list[str]) -> list[str]:
