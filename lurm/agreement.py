@@ -9,12 +9,16 @@ Contrastive Loss", NeurIPS 2021, https://arxiv.org/abs/2106.04156).
 
 Departure: the paper publishes all M x H numbers. `pretrain_smen.published_width: 0` does too.
 
+The algebra is torch's, which gives the same bytes in a container and outside; numpy's chooses its
+kernels by the environment.
+
 Letters: U users with two halves, d numbers of a vector before (M x H), k after.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
@@ -35,10 +39,10 @@ def agreeing_directions(
     Raises:
         ValueError: there are fewer than two users with two halves, or fewer numbers than ``width``.
     """
-    n, sums, products = 0, np.zeros(0), np.zeros(0)
+    n, sums, products = 0, torch.zeros(0), torch.zeros(0)
     for part in halves:
-        both = np.concatenate(part, axis=1, dtype=np.float64)
-        sums = both.sum(axis=0) + (sums if n else 0)
+        both = torch.from_numpy(np.concatenate(part, axis=1, dtype=np.float64))
+        sums = both.sum(0) + (sums if n else 0)
         products = both.T @ both + (products if n else 0)
         n += len(both)
     if n < 2:
@@ -46,22 +50,17 @@ def agreeing_directions(
             "pretrain_smen.published_width: expected users with behaviors in two months or more, "
             f"found {n}; land more months, or set it to 0 to publish vectors as they are"
         )
-    covariance = products / n - np.outer(sums, sums) / n**2  # (2d, 2d)
+    covariance = products / n - torch.outer(sums, sums) / n**2  # (2d, 2d)
     d = len(sums) // 2
     if width > d:
         raise ValueError(
             f"pretrain_smen.published_width: expected at most n_anchors x width ({d}), got {width}"
         )
     one, other, across = covariance[:d, :d], covariance[d:, d:], covariance[:d, d:]
-    eigenvalues, vectors = np.linalg.eigh((across + across.T) / 2)  # ascending
-    directions = vectors[:, ::-1][:, :width]
-    spreads = [
-        np.sqrt(np.maximum(np.einsum("dk,de,ek->k", directions, c, directions, optimize=True), 0))
-        for c in (one, other)
-    ]
-    agreement = np.maximum(eigenvalues[::-1][:width], 0) / np.maximum(
-        np.prod(spreads, axis=0), 1e-12
-    )
-    largest = np.abs(directions).argmax(axis=0)
-    signs = np.sign(directions[largest, np.arange(directions.shape[1])])
-    return (directions * signs * np.minimum(agreement, 1)).astype(np.float32)
+    eigenvalues, vectors = torch.linalg.eigh((across + across.T) / 2)  # ascending
+    directions, shared = vectors.flip(1)[:, :width], eigenvalues.flip(0)[:width].clamp(min=0)
+    variances = [(directions * (c @ directions)).sum(0).clamp(min=0) for c in (one, other)]
+    agreement = shared / (variances[0] * variances[1]).sqrt().clamp(min=1e-12)
+    largest = directions.abs().argmax(0)
+    signs = directions.gather(0, largest[None]).sign()
+    return (directions * signs * agreement.clamp(max=1)).float().numpy()

@@ -54,8 +54,10 @@ def rows_from_centres(centres: NDArray[np.float32], width: int, seed: int) -> ND
     if given == width:
         return np.ascontiguousarray(centres)
     larger = max(given, width)
-    turn, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((larger, larger)))
-    return (centres @ turn[:given, :width]).astype(np.float32)
+    # torch's algebra, as in `agreement`, for the same bytes in every environment.
+    drawn = torch.from_numpy(np.random.default_rng(seed).standard_normal((larger, larger)))
+    turn, _ = torch.linalg.qr(drawn)
+    return (torch.tensor(centres, dtype=torch.float64) @ turn[:given, :width]).float().numpy()
 
 
 def pretrain(
