@@ -1,5 +1,9 @@
 """Directions in which halves of lives agree, on planted habits and noise."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -80,3 +84,29 @@ def test_more_directions_than_numbers_are_refused():
     half = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
     with pytest.raises(ValueError, match=r"at most n_anchors x width \(3\), got 4"):
         agreeing_directions([(half, half)], 4)
+
+
+BYTES = """
+import numpy as np, torch
+from lurm.agreement import agreeing_directions
+from lurm.pretraining import rows_from_centres
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+one = rng.standard_normal((300, 48)).astype(np.float32)
+other = (one + rng.standard_normal((300, 48))).astype(np.float32)
+print(agreeing_directions([(one, other)], 20).tobytes().hex())
+print(rows_from_centres(one[:30], 16, 0).tobytes().hex())
+"""
+
+
+def test_the_environment_chooses_numpys_kernels_and_none_of_ours():
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", BYTES],
+            env=os.environ | {"OPENBLAS_CORETYPE": kernels},
+            check=True,
+            stdout=subprocess.PIPE,
+        ).stdout
+        for kernels in ("Haswell", "Prescott")
+    ]
+    assert made[0] == made[1]
