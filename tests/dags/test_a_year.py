@@ -5,12 +5,12 @@ The tests of this file tell one story, in order.
 
 import os
 import signal
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -150,9 +150,7 @@ def test_a_consumer_needs_the_address_and_the_name_of_the_month(airflow, tmp_pat
 
 
 def _pid_of(command: str) -> int | None:
-    """The process whose command line holds these words."""
-    listed = subprocess.run(
-        ["pgrep", "-f", command], stdout=subprocess.PIPE, text=True, check=False
-    )
-    pids = [int(pid) for pid in listed.stdout.split()]
-    return min(pids) if pids else None
+    """The oldest process whose command line holds these words."""
+    processes = psutil.process_iter(["pid", "cmdline"])
+    pids = [p.info["pid"] for p in processes if command in " ".join(p.info["cmdline"] or [])]
+    return min(pids, default=None)

@@ -152,8 +152,8 @@ def test_a_retry_does_not_run_beside_what_a_killed_step_left(opened, victims):
             stage.resume()
             out, log = retry.communicate()
             assert retry.returncode == DONE, log
-        ended = not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE  # until it is reaped
-        assert ended
+        # Whoever adopts an orphan may take a while to reap it.
+        assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
     assert '"stage": "build_boi"' in out
 
 
