@@ -111,11 +111,43 @@ def test_the_month_after_it_goes_on_where_it_can_and_waits(airflow, deliveries):
     airflow.deliver(deliveries, "2017-09")
     airflow.wait("2017-09", lambda: airflow.run_of("2017-09"))
     run = airflow.run_of("2017-09")["dag_run_id"]
+    states = lambda: airflow.tasks("lurm_refresh", run)  # noqa: E731
+    airflow.wait("waiting", lambda: states()["encode_users"] == "up_for_retry")
+    assert states()["build_boi"] == "success"
+    assert "waits for 2017-08" in airflow.log(run, "encode_users")
+
+
+def test_one_clear_resumes_the_corrected_month_and_the_next_goes_on_by_itself(airflow, deliveries):
+    airflow.deliver(deliveries, "2017-08", tell=False)
+    failed = airflow.run_of("2017-08")["dag_run_id"]
+    airflow.client.call(
+        "POST",
+        "dags/lurm_refresh/clearTaskInstances",
+        {
+            "dag_run_id": failed,
+            "task_ids": ["open"],
+            "include_downstream": True,
+            "only_failed": False,
+            "reset_dag_runs": True,
+            "dry_run": False,
+        },
+    )
+    airflow.wait_for_run("2017-08", "success")
+    airflow.wait_for_run("2017-09", "success")
+    assert {"refresh/2017-08/r1", "refresh/2017-09/r1"} <= airflow.names()
+
+
+def test_a_scheduler_and_a_task_that_are_killed_leave_no_trace_in_what_is_published(
+    airflow, deliveries
+):
+    airflow.deliver(deliveries, "2017-10")
+    airflow.wait("2017-10", lambda: airflow.run_of("2017-10"))
+    run = airflow.run_of("2017-10")["dag_run_id"]
+    command = f"lurm release run --run lurm_refresh__{run}"
 
     def process(stage):
         """The process of a task, which may be there for a few seconds only."""
-        command = f"lurm release run {stage} --run lurm_refresh__{run}"
-        return airflow.wait(f"a process of {stage}", lambda: _pid_of(command), every=0.1)
+        return airflow.wait(f"{stage} at work", lambda: _pid_of(f"{command} {stage}"), every=0.1)
 
     os.kill(process("validate_logs"), signal.SIGKILL)
     process("build_boi")
