@@ -141,6 +141,8 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
         learning_rate=chosen.learning_rate,
         min_view_share=chosen.min_view_share,
         max_view_share=chosen.max_view_share,
+        min_kept_share=chosen.min_kept_share,
+        ridge=chosen.ridge,
         seed=chosen.seed,
         centres=centres if chosen.interest_start == "centres" else None,
     )

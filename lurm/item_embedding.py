@@ -144,23 +144,55 @@ class ResidualBlock(nn.Module):
 
 
 class ItemEncoder(nn.Module):
-    """e_x = normalize(proj(mean of the item's word vectors)) (paper eq. 1)."""
+    """e_x = normalize(proj(mean of the item's word vectors)) (paper eq. 1), and the words themselves.
 
-    def __init__(self, n_words: int, width: int) -> None:
+    Departure: behind the learned numbers stand ``text_width`` numbers that are not learned, of the same
+    length: the sum of random vectors, one for each word, weighted by how rare it is. Pairs teach what is
+    bought together, words tell what is of one kind, and interests need both. A random projection keeps
+    inner products (Johnson and Lindenstrauss, 1984). 0 is the paper.
+    """
+
+    text: Tensor  # (V + 2, text_width)
+
+    def __init__(self, n_words: int, width: int, text_width: int = 0) -> None:
         super().__init__()
         self.words = nn.EmbeddingBag(n_words, width, mode="mean", padding_idx=PAD)
         self.proj = nn.Sequential(ResidualBlock(width), ResidualBlock(width))
+        self.register_buffer("text", torch.zeros(n_words, text_width))
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "ItemEncoder":
         """The encoder whose ``state_dict`` this is."""
-        encoder = cls(*tensors["words.weight"].shape)
+        n_words, width = tensors["words.weight"].shape
+        encoder = cls(n_words, width, tensors["text"].shape[1])
         encoder.load_state_dict(tensors)
         return encoder.eval()
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Unit vectors (I, H) of items with word ids (I, L)."""
+    def learned(self, ids: Tensor) -> Tensor:
+        """Unit vectors (I, H) of items with word ids (I, L), which the loss compares."""
         return functional.normalize(self.proj(self.words(ids)), dim=1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Unit vectors (I, H + text_width) of items with word ids (I, L)."""
+        if not self.text.shape[1]:
+            return self.learned(ids)
+        text = functional.normalize(functional.embedding_bag(ids, self.text, mode="sum"), dim=1)
+        return functional.normalize(torch.cat([self.learned(ids), text], dim=1), dim=1)
+
+
+def random_words(
+    ids: NDArray[np.int64], n_words: int, width: int, seed: int
+) -> NDArray[np.float32]:
+    """A random vector (V + 2, width) for every word, the longer the rarer it is among items ``ids`` (I, L).
+
+    Its length is about log(I / items that hold the word); padding and the unknown word have none.
+    """
+    item = np.repeat(np.arange(len(ids)), ids.shape[1])
+    held = np.unique(np.stack([item, ids.ravel()]), axis=1)[1]
+    rarity = np.log(len(ids) / np.bincount(held, minlength=n_words).clip(1))
+    rarity[[PAD, UNKNOWN]] = 0
+    drawn = np.random.default_rng(seed).standard_normal((n_words, width)) / np.sqrt(width)
+    return (drawn * rarity[:, None]).astype(np.float32)
 
 
 # ---- positive pairs ----------------------------------------------------------------------------
@@ -245,6 +277,7 @@ def train_item_encoder(
     *,
     n_words: int,
     width: int,
+    text_width: int,
     temperature: float,
     batch_size: int,
     steps: int,
@@ -258,7 +291,8 @@ def train_item_encoder(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    encoder = ItemEncoder(n_words, width)
+    encoder = ItemEncoder(n_words, width, text_width)
+    encoder.text.copy_(torch.from_numpy(random_words(ids, n_words, text_width, seed)))
     optimizer = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
     all_ids = torch.from_numpy(ids)
     losses: list[float] = []
@@ -266,7 +300,7 @@ def train_item_encoder(
         x, y = pairs.draw(batch_size, rng)
         if len(x) < 2:
             continue
-        both = encoder(all_ids[np.concatenate([x, y])])
+        both = encoder.learned(all_ids[np.concatenate([x, y])])
         loss = nt_xent(both[: len(x)], both[len(x) :], temperature)
         optimizer.zero_grad()
         loss.backward()
@@ -283,7 +317,7 @@ def train_item_encoder(
 def embed_catalog(
     encoder: ItemEncoder, vocabulary: Vocabulary, catalog: pa.Table, chunk: int = 65_536
 ) -> NDArray[np.float32]:
-    """Unit vectors (I, H) of the catalog's items, in its order, computed in chunks."""
+    """Unit vectors (I, H + text_width) of the catalog's items, in its order, computed in chunks."""
     ids = word_ids(catalog, vocabulary)
     with torch.inference_mode():
         parts = [

@@ -96,6 +96,7 @@ class EmbedItems(Section):
     min_word_count: Count
     covered_items: Annotated[float, Field(gt=0, le=1)]
     width: Count
+    text_width: Annotated[int, Field(ge=0)]
     beta_days: Positive
     temperature: Positive
     batch_size: Annotated[int, Field(ge=2)]
@@ -127,6 +128,7 @@ class PretrainSmen(Section):
     n_anchors: Count
     width: Count
     published_width: Annotated[int, Field(ge=0)]
+    ridge: Positive
     interest_start: Literal["centres", "random"]
     gate: Literal["per_scale", "complement"]
     empty_periods: Literal["skip", "zeros"]
@@ -137,6 +139,7 @@ class PretrainSmen(Section):
     learning_rate: Positive
     min_view_share: Annotated[float, Field(gt=0, le=1)]
     max_view_share: Annotated[float, Field(gt=0, le=1)]
+    min_kept_share: Annotated[float, Field(gt=0, le=1)]
     seed: Seed
 
     @model_validator(mode="after")

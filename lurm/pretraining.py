@@ -8,16 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 
-from lurm.agreement import agreeing_directions
 from lurm.console import progress
 from lurm.contrastive import nt_xent
+from lurm.foresight import foretelling_directions
 from lurm.lazy_adam import LazyAdam
 from lurm.smen import Smen, SmenSettings
-from lurm.timelines import Periods, Timelines, cut_periods
-from lurm.views import draw_view
+from lurm.timelines import Periods, Timelines, cut_periods, ranges
+from lurm.views import draw_view, thinned
 
 CHUNK = 4096  # users encoded at once
+CUTS, AFTER = 12, 2  # months at whose end lives are cut at most, and months looked at after each
+LIVES = 50_000  # lives cut at most
 
 
 def view_periods(
@@ -54,7 +57,7 @@ def rows_from_centres(centres: NDArray[np.float32], width: int, seed: int) -> ND
     if given == width:
         return np.ascontiguousarray(centres)
     larger = max(given, width)
-    # torch's algebra, as in `agreement`, for the same bytes in every environment.
+    # torch's algebra, as in `foresight`, for the same bytes in every environment.
     drawn = torch.from_numpy(np.random.default_rng(seed).standard_normal((larger, larger)))
     turn, _ = torch.linalg.qr(drawn)
     return (torch.tensor(centres, dtype=torch.float64) @ turn[:given, :width]).float().numpy()
@@ -70,12 +73,14 @@ def pretrain(
     learning_rate: float,
     min_view_share: float,
     max_view_share: float,
+    min_kept_share: float,
+    ridge: float,
     seed: int,
     centres: NDArray[np.float32] | None = None,
 ) -> tuple[Smen, list[float]]:
     """SMEN trained with NT-Xent (paper eq. 2-3 on eq. 8), and its mean loss per epoch.
 
-    The directions that it publishes (:mod:`lurm.agreement`) are found at the end. With ``centres``
+    The directions that it publishes (:mod:`lurm.foresight`) are found at the end. With ``centres``
     (D, H'), the interests' centres in the space of items, W^e starts from them
     (:func:`rows_from_centres`). The same seed gives the same bytes on the same machine with the same
     number of threads.
@@ -115,14 +120,11 @@ def pretrain(
     for _ in progress(range(epochs), "pretrain_smen: epoch"):
         in_epoch = []
         for users in _batches(rng.permutation(n_users), batch_size):
-            views = [
-                view_periods(
-                    timelines,
-                    *draw_view(timelines, users, min_view_share, max_view_share, rng),
-                    settings,
-                )
-                for _ in range(2)
-            ]
+            views = []
+            for _ in range(2):
+                stretch = draw_view(timelines, users, min_view_share, max_view_share, rng)
+                seen = thinned(timelines, *stretch, min_kept_share, rng)
+                views.append(view_periods(seen, seen.first_bag[:-1], seen.first_bag[1:], settings))
             # Every scale of a view holds the same interests.
             table.catch_up(np.concatenate([view[0].interests for view in views]))
             x, y = (smen.project(smen(view)) for view in views)
@@ -136,26 +138,50 @@ def pretrain(
     table.finish()
     smen.multi_anchor.sparse_gradient = False
     if settings.published_width:
-        directions = agreeing_directions(_halves(smen, timelines), settings.published_width)
+        cuts = _cuts(smen, timelines, rng)
+        directions = foretelling_directions(cuts, settings.published_width, ridge)
         smen.directions.copy_(torch.from_numpy(directions))
     return smen.eval(), losses
 
 
-def _halves(
-    smen: Smen, timelines: Timelines
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """The vectors (., M * H) of both halves of every life of two bags or more, some users at a time."""
+def _cuts(
+    smen: Smen, timelines: Timelines, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.float32], sparse.csr_matrix]]:
+    """For each of the last months but the very last: vectors of lives until then, interests met after.
+
+    Of very many lives a sample is cut, so that time and memory do not follow their number.
+    """
     first, last = timelines.first_bag[:-1], timelines.first_bag[1:]
-    several = np.flatnonzero(last - first > 1)
-    for start in range(0, len(several), CHUNK):
-        users = several[start : start + CHUNK]
-        middle = first[users] + (last - first)[users] // 2
-        with torch.no_grad():
-            one, other = (
-                smen(view_periods(timelines, begin, end, smen.settings)).flatten(1).numpy()
-                for begin, end in ((first[users], middle), (middle, last[users]))
-            )
-        yield one, other
+    sample = rng.permutation(len(first))[:LIVES]
+    sample.sort()
+    owner = np.repeat(np.arange(len(first)), last - first)
+    for month in np.unique(timelines.months)[:-1][-CUTS:]:
+        until = first + np.bincount(owner[timelines.months <= month], minlength=len(first))
+        soon = first + np.bincount(owner[timelines.months <= month + AFTER], minlength=len(first))
+        users = sample[until[sample] > first[sample]]
+        if not len(users):
+            continue
+        vectors = []
+        for part in np.split(users, range(CHUNK, len(users), CHUNK)):
+            with torch.no_grad():
+                encoded = smen(view_periods(timelines, first[part], until[part], smen.settings))
+            vectors.append(encoded.flatten(1).numpy())
+        yield np.concatenate(vectors), _interests_met(timelines, until[users], soon[users], smen)
+
+
+def _interests_met(
+    timelines: Timelines, first: NDArray[np.int64], last: NDArray[np.int64], smen: Smen
+) -> sparse.csr_matrix:
+    """Which interests are in the bags ``first[i]:last[i]``, (n, D), ones and zeros."""
+    begin, end = timelines.first_entry[first], timelines.first_entry[last]
+    interests = timelines.interests[ranges(begin, end)]
+    met = sparse.csr_matrix(
+        (np.ones(len(interests)), interests, np.concatenate([[0], np.cumsum(end - begin)])),
+        shape=(len(first), smen.settings.n_interests),
+    )
+    met.sum_duplicates()
+    met.data[:] = 1
+    return met
 
 
 def _batches(users: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

@@ -166,7 +166,7 @@ class Smen(nn.Module):
         return self.merge([self.advance(periods, start, steps) for periods in scales])
 
     def publish(self, users: Tensor) -> Tensor:
-        """The published vectors of (n, M, H): all numbers, or those of :mod:`lurm.agreement` (n, k)."""
+        """The published vectors of (n, M, H): all numbers, or those of :mod:`lurm.foresight` (n, k)."""
         flat = users.flatten(1)
         return flat @ self.directions if self.settings.published_width else flat
 

@@ -1,12 +1,12 @@
 """Two continuous sub-sequences of a user's life: the positive pair of SMEN (paper 2.2.4).
 
-Letters: n users in a batch.
+Letters: n users in a batch, E entries of their views.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lurm.timelines import Timelines
+from lurm.timelines import Timelines, ranges
 
 
 def draw_view(
@@ -28,3 +28,46 @@ def draw_view(
     length = rng.integers(shortest, longest, endpoint=True)
     start = first + rng.integers(0, active - length, endpoint=True)
     return start, start + length
+
+
+def thinned(
+    timelines: Timelines,
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    min_share: float,
+    rng: np.random.Generator,
+) -> Timelines:
+    """The n views ``first[i]:last[i]`` as lives of their own, each with a random part of its behaviors.
+
+    Every view keeps a share of its behaviors drawn uniformly from ``min_share`` to 1, each behavior by
+    chance; entries and bags that lose all of theirs go, and a view that would lose everything stays whole.
+    With ``min_share`` 1 nothing is lost.
+
+    Departure: the paper's views are whole. Two thinned ones cannot be told to be one user's by how much
+    was bought, and agree in what a user would buy again.
+    """
+    bags = ranges(first, last)
+    begin, end = timelines.first_entry[bags], timelines.first_entry[bags + 1]
+    entries = ranges(begin, end)
+    view = np.repeat(np.arange(len(first)), last - first)  # of each bag
+    bag = np.repeat(np.arange(len(bags)), end - begin)  # of each entry
+    counts = timelines.counts[entries]
+    if min_share < 1:
+        share = rng.uniform(min_share, 1, len(first))[view][bag]
+        whole = np.floor(counts)  # soft assignment leaves fractions
+        rest = (counts - whole) * (rng.random(len(counts)) < share)
+        kept = (rng.binomial(whole.astype(np.int64), share) + rest).astype(np.float32)
+        left = np.bincount(view[bag], weights=kept, minlength=len(first))
+        counts = np.where(left[view][bag] > 0, kept, counts)
+    there = counts > 0
+    sizes = np.bincount(bag[there], minlength=len(bags))
+    return Timelines(
+        users=timelines.users[:0],  # nobody's life
+        first_bag=np.concatenate(
+            [[0], np.cumsum(np.bincount(view[sizes > 0], minlength=len(first)))]
+        ),
+        months=timelines.months[bags[sizes > 0]],
+        first_entry=np.concatenate([[0], np.cumsum(sizes[sizes > 0])]),
+        interests=timelines.interests[entries[there]],
+        counts=counts[there],
+    )

@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs_of(behaviors, catalog, settings.beta_days),
         n_words=len(vocabulary),
         width=settings.width,
+        text_width=settings.text_width,
         temperature=settings.temperature,
         batch_size=settings.batch_size,
         steps=settings.steps,

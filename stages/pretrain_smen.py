@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         learning_rate=chosen.learning_rate,
         min_view_share=chosen.min_view_share,
         max_view_share=chosen.max_view_share,
+        min_kept_share=chosen.min_kept_share,
+        ridge=chosen.ridge,
         seed=chosen.seed,
         centres=read_array(args.centres) if chosen.interest_start == "centres" else None,
     )

@@ -18,6 +18,7 @@ from lurm.item_embedding import (
     Vocabulary,
     build_vocabulary,
     embed_catalog,
+    random_words,
     split_words,
     train_item_encoder,
     word_ids,
@@ -156,10 +157,43 @@ def test_a_catalog_is_embedded_the_same_in_chunks_of_any_size_and_an_empty_one_t
     assert embed_catalog(model, vocabulary, table.slice(0, 0)).shape == (0, 4)
 
 
-def test_an_encoder_comes_back_from_its_tensors():
-    model = encoder().float()
+@pytest.mark.parametrize("text_width", [0, 3])
+def test_an_encoder_comes_back_from_its_tensors(text_width):
+    model = ItemEncoder(9, 4, text_width)
+    model.text.normal_()
     ids = torch.tensor([[2, 3]])
     assert torch.equal(ItemEncoder.from_tensors(model.state_dict())(ids), model(ids))
+
+
+def test_words_as_they_are_stand_behind_the_learned_numbers_with_the_same_length():
+    torch.manual_seed(0)
+    model = ItemEncoder(9, 4, 3).double()
+    model.text.copy_(torch.randn(9, 3))
+    model.text[[PAD, UNKNOWN]] = 0
+    found = model(torch.tensor([[2, 3, 3, PAD], [UNKNOWN, PAD, PAD, PAD]])).detach().numpy()
+    words = model.text[2] + 2 * model.text[3]
+    learned = model.learned(torch.tensor([[2, 3, 3, PAD]])).detach().numpy()[0]
+    np.testing.assert_allclose(found[0], np.append(learned, words / words.norm()) / 2**0.5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1)
+    assert not found[1, 4:].any()  # without a known word there is what was learned
+
+
+def test_items_of_the_same_words_are_close_and_rare_words_count_for_more():
+    ids = np.array([[2, 3], [2, 4], [2, 5], [5, PAD], [UNKNOWN, PAD]])
+    rows = random_words(ids, 6, 4000, 0)
+    assert rows.shape == (6, 4000)
+    assert rows.dtype == np.float32
+    assert not rows[[PAD, UNKNOWN]].any()
+    lengths = np.linalg.norm(rows[2:], axis=1)
+    np.testing.assert_allclose(lengths, np.log(5 / np.array([3, 1, 1, 2])), rtol=0.05)
+    cosines = (rows[2:] @ rows[2:].T) / np.outer(lengths, lengths)
+    np.testing.assert_allclose(cosines, np.eye(4), atol=0.08)
+
+
+def test_a_word_that_an_item_repeats_counts_as_one_item_for_its_rarity():
+    ids = np.array([[2, 2, 2], [3, PAD, PAD], [3, 2, 2], [4, 4, 3]])
+    lengths = np.linalg.norm(random_words(ids, 5, 4000, 0), axis=1)
+    np.testing.assert_allclose(lengths[2:], np.log(4 / np.array([2, 3, 1])), rtol=0.05)
 
 
 # ---- positive pairs ----------------------------------------------------------------------------
@@ -249,7 +283,14 @@ def planted(seed=0, steps=200):
     item = rng.integers(0, 10, 240) * 2 + user % 2
     ids = np.arange(2, 22)[:, None]
     pairs = PairSampler(user, np.tile(np.arange(6), 40) * DAY // 8, item, beta_days=5)
-    options = {"n_words": 22, "width": 8, "temperature": 0.1, "batch_size": 16, "steps": steps}
+    options = {
+        "n_words": 22,
+        "width": 8,
+        "text_width": 4,
+        "temperature": 0.1,
+        "batch_size": 16,
+        "steps": steps,
+    }
     return ids, *train_item_encoder(ids, pairs, **options, learning_rate=0.01, seed=seed)
 
 
@@ -270,6 +311,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
 
 def test_behaviors_that_never_pair_two_items_are_refused():
     pairs = PairSampler(np.repeat([1, 2], 2), np.arange(4), np.zeros(4, dtype=int), beta_days=5)
-    options = {"n_words": 3, "width": 2, "temperature": 0.1, "batch_size": 4, "steps": 3}
+    options = {
+        "n_words": 3,
+        "width": 2,
+        "text_width": 0,
+        "temperature": 0.1,
+        "batch_size": 4,
+        "steps": 3,
+    }
     with pytest.raises(ValueError, match="no batch held two pairs"):
         train_item_encoder(np.array([[2]]), pairs, **options, learning_rate=0.01, seed=0)

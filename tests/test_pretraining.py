@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 from lurm import pretraining
-from lurm.agreement import agreeing_directions
+from lurm.foresight import foretelling_directions
 from lurm.pretraining import pretrain, rows_from_centres, view_periods
 from lurm.smen import Smen, SmenSettings
 from lurm.timelines import build_timelines
@@ -21,6 +22,8 @@ OPTIONS = {
     "learning_rate": 0.01,
     "min_view_share": 0.2,
     "max_view_share": 0.6,
+    "min_kept_share": 0.5,
+    "ridge": 1.0,
     "seed": 0,
 }
 
@@ -170,19 +173,59 @@ def test_training_goes_on_from_the_centres(timelines):
     np.testing.assert_allclose(rows, centres, atol=1e-6)
 
 
-def test_directions_are_found_in_which_the_halves_of_lives_agree(timelines):
+def test_directions_are_those_that_foretell_the_two_months_after_each_month(timelines):
     settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
     smen, _ = pretrain(timelines, settings, **OPTIONS)
     first, last = timelines.first_bag[:-1], timelines.first_bag[1:]
-    middle = first + (last - first) // 2
-    with torch.no_grad():
-        halves = [
-            smen(view_periods(timelines, *ends, settings)).flatten(1).numpy()
-            for ends in ((first, middle), (middle, last))
-        ]
-    expected = agreeing_directions([tuple(halves)], 6)
-    np.testing.assert_allclose(smen.directions.numpy(), expected, atol=1e-5)
-    assert np.linalg.norm(expected, axis=0).max() > 0.3
+    cuts = []
+    for month in range(24200, 24207):  # nothing comes after the eighth
+        until = np.array(
+            [a + (timelines.months[a:b] <= month).sum() for a, b in zip(first, last, strict=True)]
+        )
+        met = np.zeros((len(first), settings.n_interests))
+        for user, (a, b) in enumerate(zip(until, last, strict=True)):
+            for bag in range(a, min(a + 2, b)):
+                entries = slice(timelines.first_entry[bag], timelines.first_entry[bag + 1])
+                met[user, timelines.interests[entries]] = 1
+        with torch.no_grad():
+            x = smen(view_periods(timelines, first, until, settings)).flatten(1).numpy()
+        cuts.append((x, sparse.csr_matrix(met)))
+    expected = foretelling_directions(cuts, 6, OPTIONS["ridge"])
+    np.testing.assert_allclose(
+        smen.directions.numpy(), expected, atol=1e-4 * np.abs(expected).max()
+    )
+    assert np.linalg.norm(expected, axis=0).min() > 0
+
+
+def test_who_has_come_by_a_cut_and_what_comes_after_it_are_told_apart(monkeypatch):
+    """Three users; the second comes late, the third leaves early."""
+    lives = {
+        0: {24200: {0: 1.0}, 24202: {1: 2.0}, 24203: {1: 1.0, 2: 1.0}},
+        1: {24202: {3: 1.0}},
+        2: {24200: {4: 1.0}},
+    }
+    seen = []
+    monkeypatch.setattr(
+        pretraining, "foretelling_directions",
+        lambda cuts, width, _: seen.extend(met.toarray() for _, met in cuts) or np.zeros((16, width)),
+    )  # fmt: skip
+    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
+    pretrain(build_timelines(reference.boi_tables(lives)), settings, **OPTIONS)
+    told = [[np.flatnonzero(row).tolist() for row in cut] for cut in seen]
+    assert told == [[[1], []], [[1, 2], [], []]]
+
+
+def test_of_very_many_lives_a_sample_is_cut(timelines, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pretraining, "LIVES", 10)
+    monkeypatch.setattr(pretraining, "CUTS", 3)
+    monkeypatch.setattr(
+        pretraining, "foretelling_directions",
+        lambda cuts, width, _: seen.extend(x.shape for x, _ in cuts) or np.zeros((16, width)),
+    )  # fmt: skip
+    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
+    pretrain(timelines, settings, **OPTIONS)
+    assert seen == [(10, 16)] * 3
 
 
 def test_users_of_one_month_alone_give_no_directions(timelines):
