@@ -18,7 +18,7 @@ from scipy import sparse
 from benchmarks.data_sets import DataSet
 from lurm.boi import boi_query
 from lurm.interests.assignment import assign
-from lurm.interests.clustering import cluster, sample_items
+from lurm.interests.clustering import cluster, group_interests, sample_items
 from lurm.months import month_number
 from lurm.params import Params, parse_params
 from lurm.pretraining import pretrain, view_periods
@@ -145,6 +145,9 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
         ridge=chosen.ridge,
         seed=chosen.seed,
         centres=centres if chosen.interest_start == "centres" else None,
+        groups=group_interests(
+            centres, chosen.n_groups, params.cluster_interests.rounds, chosen.seed
+        ),
     )
     first, last = last_bags(timelines, variant.last_months)
     with torch.inference_mode():

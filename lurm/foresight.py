@@ -30,7 +30,7 @@ def foretelling_directions(
     """The map (d, k) to the ``width`` directions by which what comes after a cut is told best.
 
     With S the covariance of the vectors, C their covariance with the interests met, each interest divided
-    by the root of its spread, and B = (S + r I)^-1 C, r being ``ridge`` times the mean variance, the map's
+    by its spread, and B = (S + r I)^-1 C, r being ``ridge`` times the mean variance, the map's
     columns are B v for the eigenvectors v of B' S B of largest eigenvalue: along them the prediction
     varies most, and so does the vector, as far as it is to be trusted. The sign of a column is that of its
     largest entry. Both sides are centred within each cut, for months differ.
@@ -66,7 +66,7 @@ def foretelling_directions(
         )
     vectors, spread = vectors / n, (met / n).clamp(min=0).sqrt()
     varies = spread > 1e-6  # what nobody or everybody met tells nothing
-    across = across[varies] / n / spread[varies].sqrt()[:, None]
+    across = across[varies] / n / spread[varies, None]
     held = vectors + ridge * vectors.trace() / d * torch.eye(d, dtype=torch.float64)
     b = torch.linalg.solve(held, across.T)  # (d, D)
     # B' S B is D x D. With R the root of S it has the eigenvalues of R B B' R, which is d x d, and B v is

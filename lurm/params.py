@@ -129,6 +129,7 @@ class PretrainSmen(Section):
     width: Count
     published_width: Annotated[int, Field(ge=0)]
     ridge: Positive
+    n_groups: Count
     interest_start: Literal["centres", "random"]
     gate: Literal["per_scale", "complement"]
     empty_periods: Literal["skip", "zeros"]

@@ -77,13 +77,15 @@ def pretrain(
     ridge: float,
     seed: int,
     centres: NDArray[np.float32] | None = None,
+    groups: NDArray[np.int32] | None = None,
 ) -> tuple[Smen, list[float]]:
     """SMEN trained with NT-Xent (paper eq. 2-3 on eq. 8), and its mean loss per epoch.
 
     The directions that it publishes (:mod:`lurm.foresight`) are found at the end. With ``centres``
     (D, H'), the interests' centres in the space of items, W^e starts from them
-    (:func:`rows_from_centres`). The same seed gives the same bytes on the same machine with the same
-    number of threads.
+    (:func:`rows_from_centres`). With ``groups`` (D,), the directions also foretell which groups of
+    interests a life meets: each member may be too rare to be foretold. The same seed gives the same
+    bytes on the same machine with the same number of threads.
 
     Raises:
         ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings;
@@ -138,16 +140,19 @@ def pretrain(
     table.finish()
     smen.multi_anchor.sparse_gradient = False
     if settings.published_width:
-        cuts = _cuts(smen, timelines, rng)
+        cuts = _cuts(smen, timelines, groups, rng)
         directions = foretelling_directions(cuts, settings.published_width, ridge)
         smen.directions.copy_(torch.from_numpy(directions))
     return smen.eval(), losses
 
 
 def _cuts(
-    smen: Smen, timelines: Timelines, rng: np.random.Generator
+    smen: Smen,
+    timelines: Timelines,
+    groups: NDArray[np.int32] | None,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[NDArray[np.float32], sparse.csr_matrix]]:
-    """For each of the last months but the very last: vectors of lives until then, interests met after.
+    """For each of the last months but the very last: vectors of lives until then, and what they met after.
 
     Of very many lives a sample is cut, so that time and memory do not follow their number.
     """
@@ -166,18 +171,22 @@ def _cuts(
             with torch.no_grad():
                 encoded = smen(view_periods(timelines, first[part], until[part], smen.settings))
             vectors.append(encoded.flatten(1).numpy())
-        yield np.concatenate(vectors), _interests_met(timelines, until[users], soon[users], smen)
+        met = _interests_met(timelines, until[users], soon[users], smen.settings.n_interests)
+        if groups is not None:
+            of_group = sparse.csr_matrix((np.ones(len(groups)), (np.arange(len(groups)), groups)))
+            met = sparse.csr_matrix(sparse.hstack([met, (met @ of_group).minimum(1)]))
+        yield np.concatenate(vectors), met
 
 
 def _interests_met(
-    timelines: Timelines, first: NDArray[np.int64], last: NDArray[np.int64], smen: Smen
+    timelines: Timelines, first: NDArray[np.int64], last: NDArray[np.int64], n_interests: int
 ) -> sparse.csr_matrix:
     """Which interests are in the bags ``first[i]:last[i]``, (n, D), ones and zeros."""
     begin, end = timelines.first_entry[first], timelines.first_entry[last]
     interests = timelines.interests[ranges(begin, end)]
     met = sparse.csr_matrix(
         (np.ones(len(interests)), interests, np.concatenate([[0], np.cumsum(end - begin)])),
-        shape=(len(first), smen.settings.n_interests),
+        shape=(len(first), n_interests),
     )
     met.sum_duplicates()
     met.data[:] = 1

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lurm.console import run_stage
 from lurm.encoding import no_users, save_states
+from lurm.interests.clustering import group_interests
 from lurm.params import load_params
 from lurm.pretraining import pretrain
 from lurm.smen import SmenSettings
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         aggregation=chosen.aggregation,
         published_width=chosen.published_width,
     )
+    centres = read_array(args.centres)
     smen, losses = pretrain(
         timelines,
         settings,
@@ -54,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         min_kept_share=chosen.min_kept_share,
         ridge=chosen.ridge,
         seed=chosen.seed,
-        centres=read_array(args.centres) if chosen.interest_start == "centres" else None,
+        centres=centres if chosen.interest_start == "centres" else None,
+        groups=group_interests(
+            centres, chosen.n_groups, params.cluster_interests.rounds, chosen.seed
+        ),
     )
     weights = hashlib.sha256()
     for tensor in smen.state_dict().values():

@@ -30,7 +30,7 @@ def literal(cuts, width, ridge):
     x = np.concatenate([one - one.mean(axis=0) for one, _ in cuts]).astype(float)
     y = np.concatenate([met.toarray() - met.toarray().mean(axis=0) for _, met in cuts])
     spread = y.std(axis=0)
-    y = np.where(spread > 0, y / np.sqrt(np.where(spread > 0, spread, 1)), 0)
+    y = np.where(spread > 0, y / np.where(spread > 0, spread, 1), 0)
     s, c = x.T @ x / len(x), x.T @ y / len(x)
     b = np.linalg.inv(s + ridge * np.trace(s) / len(s) * np.eye(len(s))) @ c
     values, v = np.linalg.eigh(b.T @ s @ b)

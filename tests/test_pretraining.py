@@ -215,6 +215,26 @@ def test_who_has_come_by_a_cut_and_what_comes_after_it_are_told_apart(monkeypatc
     assert told == [[[1], []], [[1, 2], [], []]]
 
 
+def test_groups_of_interests_are_met_where_one_of_theirs_is(monkeypatch):
+    lives = {
+        0: {24200: {0: 1.0}, 24201: {1: 2.0, 2: 1.0}},
+        1: {24200: {0: 1.0}, 24201: {5: 1.0}},
+    }
+    seen = []
+    monkeypatch.setattr(
+        pretraining, "foretelling_directions",
+        lambda cuts, width, _: seen.extend(met.toarray() for _, met in cuts) or np.zeros((16, width)),
+    )  # fmt: skip
+    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
+    groups = np.arange(40, dtype=np.int32) // 5
+    timelines = build_timelines(reference.boi_tables(lives))
+    pretrain(timelines, settings, **OPTIONS, groups=groups)
+    (cut,) = seen
+    assert cut.shape == (2, 48)
+    assert [np.flatnonzero(row).tolist() for row in cut] == [[1, 2, 40], [5, 41]]
+    assert cut.max() == 1
+
+
 def test_of_very_many_lives_a_sample_is_cut(timelines, monkeypatch):
     seen = []
     monkeypatch.setattr(pretraining, "LIVES", 10)
