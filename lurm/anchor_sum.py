@@ -7,11 +7,16 @@ through one batched product; zeros that fill them up stay under ``PADDING`` of t
 in blocks that fit a cache, so that neither (E, M * H) nor, in the backward pass, anything of its size is
 ever there. Time and memory follow the entries and never D.
 
+On a GPU fused kernels do it (:mod:`lurm.anchor_sum_triton`), if Triton is there, as it is beside torch for
+CUDA. The blocks give the same numbers there too, slowly; and the same bytes at every run, for which
+``torch.use_deterministic_algorithms`` chooses them.
+
 Letters: D interests, M anchors, H hidden size, P bags, E entries of all bags, J distinct interests met.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -25,18 +30,22 @@ from torch.nn import functional
 
 PADDING = 0.1  # of a batched product's rows, at most
 BLOCK = 2048  # rows of a batched product, about
+TRITON = find_spec("triton") is not None
 
 
 def distinct(interests: Tensor, n_interests: int) -> tuple[Tensor, Tensor]:
     """The interests met (J,), each once, and where each entry's stands among them (E,); int64.
 
     As ``unique(return_inverse=True)`` in another order, in time linear in E: the table of D places is
-    never filled, only read where it was written.
+    never filled, only read where it was written. On a GPU it is that ``unique``.
 
     >>> met, places = distinct(torch.tensor([7, 2, 7]), 10)
     >>> met[places].tolist(), len(met)
     ([7, 2, 7], 2)
     """
+    if interests.is_cuda:
+        met, places = interests.unique(return_inverse=True)
+        return met, places
     ids = interests.numpy()
     numbers = np.arange(len(ids))
     place = np.empty(n_interests, dtype=np.int64)
@@ -113,14 +122,14 @@ class _AnchorSum(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, shares: Tensor, places: Tensor, values: Tensor, offsets: Tensor
     ) -> Tensor:
-        layout = lay_out(offsets.numpy())
-        entries = torch.from_numpy(layout.entries)
+        layout = lay_out(offsets.cpu().numpy())
+        entries = torch.from_numpy(layout.entries).to(rows.device)
         at = places.index_select(0, entries)  # (E',)
         value = values.index_select(0, entries)
-        value[torch.from_numpy(layout.filled_up)] = 0
+        value[torch.from_numpy(layout.filled_up).to(rows.device)] = 0
         weights = shares.index_select(0, at).mul_(value[:, None])  # (E', M)
         out = rows.new_zeros(len(offsets) - 1, shares.shape[1], rows.shape[1])
-        bags = torch.from_numpy(layout.bags)
+        bags = torch.from_numpy(layout.bags).to(rows.device)
         for of_bags, of_rows, width in layout.blocks():
             x = rows.index_select(0, at[of_rows]).unflatten(0, (-1, width))  # (n, e, H)
             w = weights[of_rows].unflatten(0, (-1, width))  # (n, e, M)
@@ -133,7 +142,7 @@ class _AnchorSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, at, value, weights, places = ctx.saved_tensors
-        layout, bags = ctx.layout, torch.from_numpy(ctx.layout.bags)
+        layout, bags = ctx.layout, torch.from_numpy(ctx.layout.bags).to(rows.device)
         for_rows = rows.new_empty(len(at), rows.shape[1])  # (E', H)
         for_shares = torch.empty_like(weights)  # (E', M)
         for of_bags, of_rows, width in layout.blocks():
@@ -144,8 +153,8 @@ class _AnchorSum(torch.autograd.Function):
             torch.bmm(x, g.transpose(1, 2), out=for_shares[of_rows].unflatten(0, (-1, width)))
         for_shares.mul_(value[:, None])
         there = np.flatnonzero(~layout.filled_up)
-        order, first = by_interest(places.numpy()[layout.entries[there]], len(rows))
-        order = torch.from_numpy(there)[order]
+        order, first = by_interest(places.cpu().numpy()[layout.entries[there]], len(rows))
+        order, first = torch.from_numpy(there)[order].to(rows.device), first.to(rows.device)
 
         def summed(per_row: Tensor) -> Tensor:
             return functional.embedding_bag(
@@ -163,6 +172,11 @@ def anchor_sum(
     ``rows`` (J, H) and ``shares`` (J, M) are those of the interests met, ``places`` (E,) says which of them
     each entry has, ``values`` (E,) is b_j, ``offsets`` (P + 1,). An empty bag is all zeros.
     """
+    if rows.is_cuda and TRITON and not torch.are_deterministic_algorithms_enabled():
+        from lurm.anchor_sum_triton import DTYPES, FusedAnchorSum
+
+        if rows.dtype in DTYPES:
+            return FusedAnchorSum.apply(rows, shares, places, values, offsets)
     return _AnchorSum.apply(rows, shares, places, values, offsets)
 
 
@@ -170,7 +184,7 @@ def anchor_sum_by_definition(
     rows: Tensor, shares: Tensor, places: Tensor, values: Tensor, offsets: Tensor
 ) -> Tensor:
     """:func:`anchor_sum`, read off the formula; the fast path is tested against it."""
-    bag = torch.repeat_interleave(torch.arange(len(offsets) - 1), offsets.diff())
+    bag = torch.arange(len(offsets) - 1, device=rows.device).repeat_interleave(offsets.diff())
     weights = shares[places] * values[:, None]  # (E, M)
     terms = weights[:, :, None] * rows[places][:, None, :]  # (E, M, H)
     out = rows.new_zeros(len(offsets) - 1, *terms.shape[1:])

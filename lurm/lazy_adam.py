@@ -29,27 +29,27 @@ class LazyAdam:
     ) -> None:
         self.table, self.learning_rate, self.betas, self.eps = table, learning_rate, betas, eps
         self.steps = 0
-        self.reached = np.zeros(
-            len(table), np.int64
-        )  # (D,) the step each row stands at; 0: not met
+        # (D,) the step each row stands at; 0: not met
+        self.reached = torch.zeros(len(table), dtype=torch.int64, device=table.device)
         self.mean, self.square = torch.zeros_like(table), torch.zeros_like(table)
 
     @torch.no_grad()
-    def catch_up(self, rows: NDArray[np.int64]) -> None:
+    def catch_up(self, rows: Tensor) -> None:
         """Bring the rows (n,), in any order and number, to where dense Adam has them by now."""
-        late = np.unique(rows)
-        late = late[(self.reached[late] > 0) & (self.reached[late] < self.steps)]
-        since, which = np.unique(self.reached[late], return_inverse=True)
+        late = rows.to(self.table.device).unique()
+        reached = self.reached[late]
+        late = late[(reached > 0) & (reached < self.steps)]
+        steps, which = self.reached[late].unique(return_inverse=True)
+        since = steps.cpu().numpy()
         moves, slacks = self._missed(since)
+        gap = (self.steps - since).astype(np.float64)
         beta1, beta2 = self.betas
         for start in range(0, len(late), CHUNK):
-            part = torch.from_numpy(late[start : start + CHUNK])
-            of = which[start : start + CHUNK]
+            part, of = late[start : start + CHUNK], which[start : start + CHUNK]
 
-            def column(values: NDArray[np.float64], of: NDArray[np.int64] = of) -> Tensor:
-                return torch.from_numpy(values[of]).to(self.table.dtype)[:, None]
+            def column(values: NDArray[np.float64], of: Tensor = of) -> Tensor:
+                return torch.from_numpy(values).to(self.table)[of, None]
 
-            gap = (self.steps - since).astype(np.float64)
             mean, square = self.mean[part], self.square[part]
             move = mean * column(moves) / (square.sqrt() + column(self.eps * slacks))
             self.table.index_add_(0, part, move, alpha=-1)
@@ -81,7 +81,7 @@ class LazyAdam:
         gradient = self.table.grad.coalesce()
         self.table.grad = None
         rows, g = gradient.indices()[0], gradient.values()  # (n,), (n, H)
-        self.catch_up(rows.numpy())
+        self.catch_up(rows)
         self.steps += 1
         beta1, beta2 = self.betas
         mean = torch.lerp(self.mean[rows], g, 1 - beta1)
@@ -90,8 +90,8 @@ class LazyAdam:
         root = square.sqrt_().div_((1 - beta2**self.steps) ** 0.5).add_(self.eps)
         move = mean.div_(root)
         self.table.index_add_(0, rows, move, alpha=-self.learning_rate / (1 - beta1**self.steps))
-        self.reached[rows.numpy()] = self.steps
+        self.reached[rows] = self.steps
 
     def finish(self) -> None:
         """Bring all rows up to date, as before the table is saved; costs D rows once."""
-        self.catch_up(np.arange(len(self.table)))
+        self.catch_up(torch.arange(len(self.table)))

@@ -4,14 +4,18 @@ Letters: U users, n users in a batch, D interests, H hidden size.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 from lurm.console import progress
 from lurm.contrastive import nt_xent
+from lurm.distributed import add_up_gradients, gathered, own_slice
 from lurm.foresight import foretelling_directions
 from lurm.lazy_adam import LazyAdam
 from lurm.smen import Smen, SmenSettings
@@ -21,6 +25,7 @@ from lurm.views import draw_view, thinned
 CHUNK = 4096  # users encoded at once
 CUTS, AFTER = 12, 2  # months at whose end lives are cut at most, and months looked at after each
 LIVES = 50_000  # lives cut at most
+T = TypeVar("T")
 
 
 def view_periods(
@@ -78,6 +83,8 @@ def pretrain(
     seed: int,
     centres: NDArray[np.float32] | None = None,
     groups: NDArray[np.int32] | None = None,
+    device: str = "cpu",
+    precision: str = "float32",
 ) -> tuple[Smen, list[float]]:
     """SMEN trained with NT-Xent (paper eq. 2-3 on eq. 8), and its mean loss per epoch.
 
@@ -85,7 +92,12 @@ def pretrain(
     (D, H'), the interests' centres in the space of items, W^e starts from them
     (:func:`rows_from_centres`). With ``groups`` (D,), the directions also foretell which groups of
     interests a life meets: each member may be too rare to be foretold. The same seed gives the same
-    bytes on the same machine with the same number of threads.
+    bytes on the same machine with the same number of threads; on a ``device`` "cuda" only nearly, as
+    sums there are added up in any order.
+
+    With ``precision`` "bfloat16" vectors are kept and multiplied in it, added up in float32; weights, GRU
+    and loss stay in float32. Of several processes (:mod:`lurm.distributed`) each encodes a part of every
+    batch; all return the same model, on the CPU.
 
     Raises:
         ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings;
@@ -115,35 +127,46 @@ def pretrain(
         with torch.no_grad():
             smen.multi_anchor.interests.copy_(rows)
     smen.multi_anchor.sparse_gradient = True
+    smen.to(device)
     table = LazyAdam(smen.multi_anchor.interests, learning_rate)
-    others = (weight for weight in smen.parameters() if weight is not table.table)
+    others = [weight for weight in smen.parameters() if weight is not table.table]
     optimizer = torch.optim.Adam(others, lr=learning_rate)
-    losses = []
-    for _ in progress(range(epochs), "pretrain_smen: epoch"):
-        in_epoch = []
+
+    def drawn() -> Iterator[tuple[list[list[Periods]], Tensor]]:
+        """For each batch two views of this process's users, and the interests in all users' views."""
         for users in _batches(rng.permutation(n_users), batch_size):
-            views = []
+            own = own_slice(len(users))
+            views, met = [], []
             for _ in range(2):
                 stretch = draw_view(timelines, users, min_view_share, max_view_share, rng)
                 seen = thinned(timelines, *stretch, min_kept_share, rng)
-                views.append(view_periods(seen, seen.first_bag[:-1], seen.first_bag[1:], settings))
-            # Every scale of a view holds the same interests.
-            table.catch_up(np.concatenate([view[0].interests for view in views]))
-            x, y = (smen.project(smen(view)) for view in views)
-            loss = nt_xent(x, y, temperature)
+                first, last = seen.first_bag[:-1][own], seen.first_bag[1:][own]
+                views.append(view_periods(seen, first, last, settings))
+                met.append(seen.interests)
+            yield views, torch.from_numpy(np.concatenate(met).astype(np.int64))
+
+    losses = []
+    for _ in progress(range(epochs), "pretrain_smen: epoch"):
+        in_epoch = []
+        for views, met in _ahead(drawn()):
+            table.catch_up(met)  # those of other processes too, so that tables stay equal
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+                x, y = (gathered(smen.project(smen(view))) for view in views)
+            loss = nt_xent(x.float(), y.float(), temperature)
             optimizer.zero_grad()
             loss.backward()
+            add_up_gradients(others, table.table)
             optimizer.step()
             table.step()
-            in_epoch.append(loss.item())
-        losses.append(float(np.mean(in_epoch)))
+            in_epoch.append(loss.detach())
+        losses.append(float(np.mean(torch.stack(in_epoch).tolist())))
     table.finish()
     smen.multi_anchor.sparse_gradient = False
     if settings.published_width:
         cuts = _cuts(smen, timelines, groups, rng)
         directions = foretelling_directions(cuts, settings.published_width, ridge)
         smen.directions.copy_(torch.from_numpy(directions))
-    return smen.eval(), losses
+    return smen.cpu().eval(), losses
 
 
 def _cuts(
@@ -170,7 +193,7 @@ def _cuts(
         for part in np.split(users, range(CHUNK, len(users), CHUNK)):
             with torch.no_grad():
                 encoded = smen(view_periods(timelines, first[part], until[part], smen.settings))
-            vectors.append(encoded.flatten(1).numpy())
+            vectors.append(encoded.flatten(1).cpu().numpy())
         met = _interests_met(timelines, until[users], soon[users], smen.settings.n_interests)
         if groups is not None:
             of_group = sparse.csr_matrix((np.ones(len(groups)), (np.arange(len(groups)), groups)))
@@ -191,6 +214,15 @@ def _interests_met(
     met.sum_duplicates()
     met.data[:] = 1
     return met
+
+
+def _ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each made by another thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def _batches(users: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

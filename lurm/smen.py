@@ -79,11 +79,18 @@ class MultiAnchor(nn.Module):
         return functional.softmax(functional.relu(rows) @ queries.T, dim=1)
 
     def forward(self, offsets: Tensor, interests: Tensor, counts: Tensor) -> Tensor:
-        """r (P, M, H) of P bags of counts in CSR form; a bag's value is log(1 + count) (eq. 4)."""
-        met, places = distinct(interests, len(self.interests))
+        """r (P, M, H) of P bags of counts in CSR form; a bag's value is log(1 + count) (eq. 4).
+
+        Bags come on the CPU, sums are where the weights are.
+        """
+        device = self.interests.device
+        met, places = distinct(interests.to(device), len(self.interests))
         rows = functional.embedding(met, self.interests, sparse=self.sparse_gradient)  # (met, H)
-        values = counts.to(rows.dtype).log1p()
-        return functional.relu(anchor_sum(rows, self.shares(rows), places, values, offsets))
+        values, offsets = counts.to(device, rows.dtype).log1p(), offsets.to(device)
+        if torch.is_autocast_enabled(device.type):  # which knows nothing of our sum
+            rows = rows.to(torch.get_autocast_dtype(device.type))
+        shares = self.shares(rows).to(rows.dtype)
+        return functional.relu(anchor_sum(rows, shares, places, values, offsets))
 
 
 class Smen(nn.Module):
@@ -116,11 +123,11 @@ class Smen(nn.Module):
         go on from ``start`` (n, M, H), reached after ``steps`` (n,) earlier periods; zeros and no steps
         at the start of a life. With ``aggregation: mean`` the state is the mean over all periods.
         """
-        m = r.shape[1]
+        m, r = r.shape[1], r.to(start.dtype)
         if self.settings.aggregation == "mean":
             sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-            total = (start * steps[:, None, None]).index_add(0, sequence, r)
-            return total / (steps + lengths).clamp(min=1)[:, None, None]
+            total = (start * steps.to(r)[:, None, None]).index_add(0, sequence.to(r.device), r)
+            return total / (steps + lengths).clamp(min=1).to(r)[:, None, None]
         longest_first = torch.argsort(lengths, descending=True, stable=True)
         ordered = lengths[longest_first]
         running = ordered[ordered > 0]
@@ -130,13 +137,14 @@ class Smen(nn.Module):
         first = (lengths.cumsum(0) - lengths)[longest_first]
         time = torch.arange(int(running[0]))
         there = time[:, None] < running[None, :]  # (N, running)
-        packed = (first[: len(running)][None, :] + time[:, None])[there]
+        packed = (first[: len(running)][None, :] + time[:, None])[there].to(r.device)
         batch_sizes = there.sum(1) * m
-        moving = longest_first[: len(running)]
-        _, last = self.gru(
-            PackedSequence(r[packed].flatten(0, 1), batch_sizes),
-            start[moving].flatten(0, 1).unsqueeze(0),
-        )
+        moving = longest_first[: len(running)].to(r.device)
+        with torch.autocast(r.device.type, enabled=False):  # it would run a GRU in float16
+            _, last = self.gru(
+                PackedSequence(r[packed].flatten(0, 1), batch_sizes),
+                start[moving].flatten(0, 1).unsqueeze(0),
+            )
         return start.index_copy(0, moving, last.squeeze(0).unflatten(0, (-1, m)))
 
     # ---- multi-scale aggregation ---------------------------------------------------------------

@@ -3,6 +3,9 @@
 In:  the training timelines; the interests' centres.
 Out: the encoder with its settings and version, the user states before the first month, the loss
      curve, JSON figures.
+
+Several processes share the work under torchrun (lurm/distributed.py); the first writes. The bytes above are
+those of one process on a CPU with float32; other choices give other roundings.
 """
 
 import argparse
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lurm.console import run_stage
+from lurm.distributed import processes
 from lurm.encoding import no_users, save_states
 from lurm.interests.clustering import group_interests
 from lurm.params import load_params
@@ -28,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("timelines", "centres", "smen", "start", "result", "plot"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args(argv)
     params = load_params("params.yaml")
     chosen = params.pretrain_smen
@@ -44,23 +50,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         published_width=chosen.published_width,
     )
     centres = read_array(args.centres)
-    smen, losses = pretrain(
-        timelines,
-        settings,
-        temperature=chosen.temperature,
-        batch_size=chosen.batch_size,
-        epochs=chosen.epochs,
-        learning_rate=chosen.learning_rate,
-        min_view_share=chosen.min_view_share,
-        max_view_share=chosen.max_view_share,
-        min_kept_share=chosen.min_kept_share,
-        ridge=chosen.ridge,
-        seed=chosen.seed,
-        centres=centres if chosen.interest_start == "centres" else None,
-        groups=group_interests(
-            centres, chosen.n_groups, params.cluster_interests.rounds, chosen.seed
-        ),
-    )
+    with processes(args.device) as writes:
+        smen, losses = pretrain(
+            timelines,
+            settings,
+            temperature=chosen.temperature,
+            batch_size=chosen.batch_size,
+            epochs=chosen.epochs,
+            learning_rate=chosen.learning_rate,
+            min_view_share=chosen.min_view_share,
+            max_view_share=chosen.max_view_share,
+            min_kept_share=chosen.min_kept_share,
+            ridge=chosen.ridge,
+            seed=chosen.seed,
+            centres=centres if chosen.interest_start == "centres" else None,
+            groups=group_interests(
+                centres, chosen.n_groups, params.cluster_interests.rounds, chosen.seed
+            ),
+            device=args.device,
+            precision=args.precision,
+        )
+    if not writes:
+        return
     weights = hashlib.sha256()
     for tensor in smen.state_dict().values():
         weights.update(tensor.numpy().tobytes())

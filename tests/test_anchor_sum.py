@@ -1,4 +1,6 @@
-"""The multi-anchor sum in blocks against the formula, and its gradients against finite differences."""
+"""The multi-anchor sum, in blocks and in kernels, against the formula; gradients by finite differences."""
+
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +12,13 @@ from lurm import anchor_sum as fast
 from lurm.anchor_sum import anchor_sum, anchor_sum_by_definition, distinct, lay_out
 
 M, H = 3, 5
+# Without a GPU the kernels run, slowly, in Triton's interpreter: pip install triton, TRITON_INTERPRET=1.
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+needs_kernels = pytest.mark.skipif(
+    not fast.TRITON or (DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1"),
+    reason="no GPU here, nor Triton's interpreter",
+)
+needs_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no GPU here")
 
 
 def problem(lengths, n_met=7, seed=0, dtype=torch.float64):
@@ -28,7 +37,7 @@ def problem(lengths, n_met=7, seed=0, dtype=torch.float64):
 
 def sum_and_gradients(function, inputs):
     out = function(*inputs)
-    weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)
+    weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype, device=out.device).view_as(out)
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), inputs[:2])]
 
 
@@ -64,6 +73,53 @@ def test_the_same_input_gives_the_same_bytes():
     inputs = problem(np.random.default_rng(1).integers(0, 90, 40), dtype=torch.float32)
     first, again = (sum_and_gradients(anchor_sum, inputs) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def on(inputs, device, dtype=torch.float32):
+    """The inputs there; rows and shares in this type, values in float32."""
+    rows, shares, places, values, offsets = (x.detach().to(device) for x in inputs)
+    leaves = [x.to(dtype).requires_grad_() for x in (rows, shares)]
+    return *leaves, places, values.float(), offsets
+
+
+@needs_kernels
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("m", "h"), [(1, 4), (3, 5), (10, 128), (17, 20)])
+def test_kernels_give_the_sums_and_gradients_of_the_formula(m, h, dtype, within, monkeypatch):
+    from lurm.anchor_sum_triton import FusedAnchorSum
+
+    monkeypatch.setitem(globals(), "M", m)
+    monkeypatch.setitem(globals(), "H", h)
+    inputs = problem([3, 0, 40, 1, 17, 0])
+    expected = sum_and_gradients(anchor_sum_by_definition, inputs)
+    found = sum_and_gradients(FusedAnchorSum.apply, on(inputs, DEVICE, dtype))
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype
+        assert (a.double().cpu() - b).norm() <= within * b.norm()
+
+
+@needs_kernels
+@pytest.mark.parametrize("lengths", [[], [0, 0]])
+def test_kernels_of_no_entries_give_zeros(lengths):
+    from lurm.anchor_sum_triton import FusedAnchorSum
+
+    for part in sum_and_gradients(FusedAnchorSum.apply, on(problem(lengths), DEVICE)):
+        assert not part.any()
+
+
+@needs_gpu
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_gpu_gives_the_sums_of_the_cpu_and_the_same_bytes_where_asked_for(deterministic):
+    inputs = on(problem(np.random.default_rng(1).integers(0, 90, 40)), "cuda")
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        first, again = (sum_and_gradients(anchor_sum, inputs) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    expected = sum_and_gradients(anchor_sum, on(inputs, "cpu"))
+    for a, b, c in zip(first, again, expected, strict=True):
+        torch.testing.assert_close(a.cpu(), c, rtol=1e-4, atol=1e-4)
+        assert torch.equal(a, b) or not deterministic
 
 
 @pytest.mark.parametrize("tail", [1.1, 3.0])

@@ -26,7 +26,7 @@ def run_both(n_steps, scale=1.0, atol=1e-9):
     table = torch.nn.Parameter(dense.detach().clone())
     adam, lazy = torch.optim.Adam([dense], lr=0.01), LazyAdam(table, 0.01)
     for rows, values in gradients(n_steps, np.random.default_rng(0), scale):
-        lazy.catch_up(rows)
+        lazy.catch_up(torch.from_numpy(rows))
         torch.testing.assert_close(table[rows], dense[rows], rtol=1e-7, atol=atol)
         dense.grad = torch.zeros_like(dense).index_add(0, torch.from_numpy(rows), values)
         adam.step()

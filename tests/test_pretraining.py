@@ -110,6 +110,28 @@ def test_every_setting_trains(timelines, change):
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("aggregation", ["gru", "mean"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_trains_as_the_cpu_does(timelines, precision, aggregation):
+    change = {"aggregation": aggregation, "published_width": 6}
+    settings = SmenSettings(**SETTINGS.to_json() | change)
+    _, expected = pretrain(timelines, settings, **OPTIONS)
+    smen, losses = pretrain(timelines, settings, **OPTIONS, device="cuda", precision=precision)
+    np.testing.assert_allclose(losses, expected, rtol=1e-2)
+    assert all(weight.device.type == "cpu" for weight in smen.state_dict().values())
+
+
+@pytest.mark.parametrize("aggregation", ["gru", "mean"])
+def test_short_numbers_are_near_to_long_ones(timelines, aggregation):
+    settings = SmenSettings(**SETTINGS.to_json() | {"aggregation": aggregation})
+    _, expected = pretrain(timelines, settings, **OPTIONS)
+    smen, losses = pretrain(timelines, settings, **OPTIONS, precision="bfloat16")
+    np.testing.assert_allclose(losses, expected, rtol=1e-2)
+    assert losses != expected
+    assert all(weight.dtype == torch.float32 for weight in smen.parameters())
+
+
 @given(st.integers(2, 60), st.integers(2, 20))
 def test_every_user_is_in_one_batch_and_no_batch_holds_a_single_user(n_users, size):
     users = np.random.default_rng(0).permutation(n_users)

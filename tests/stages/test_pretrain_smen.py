@@ -75,9 +75,9 @@ def test_without_the_centres_interests_start_at_random_and_no_centres_are_read()
     assert small_world.files("out") != first
 
 
-def refused(told, error=ValueError):
+def refused(told, error=ValueError, more=()):
     with pytest.raises(error, match=told):
-        main(ARGS)
+        main([*ARGS, *more])
     assert not Path("out").exists()
 
 
@@ -100,6 +100,11 @@ def test_a_complement_of_three_scales_is_refused():
 def test_timelines_that_are_incomplete_are_refused():
     Path("timelines/counts.npy").unlink()
     refused(r"counts\.npy", FileNotFoundError)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there_is_refused():
+    refused("finds no GPU here", more=["--device=cuda"])
 
 
 def test_centres_of_another_number_than_the_interests_are_refused():
