@@ -48,13 +48,14 @@ with DAG(
     encode_users = stage("encode_users")
     train_heads = stage("train_heads")
     apply_heads = stage("apply_heads")
+    index_users = stage("index_users")
     compare_months = stage("compare_months", on_success_callback=notice())
     report = stage("report")
     gate = step("gate", "gate")
     publish = step("publish", "publish", outlets=[Asset("lurm_release")])
     chain(opened, update_catalog, validate_logs, embed_items, cluster_interests)
     chain(cluster_interests, [assign_items, pretrain_smen])
-    chain(assign_items, build_boi, encode_users)
+    chain(assign_items, build_boi, encode_users, index_users, report)
     chain(
         pretrain_smen, encode_users, train_heads, apply_heads, compare_months, report, gate, publish
     )

@@ -162,6 +162,13 @@ class PretrainSmen(Section):
         return self
 
 
+class IndexUsers(Section):
+    exact_up_to: Count
+    min_recall: Share
+    queries: Count
+    seed: Seed
+
+
 class Evaluation(Section):
     as_of: Month
     label_months: tuple[Month, ...] = Field(min_length=1, strict=False)
@@ -210,6 +217,7 @@ class Params(Section):
     cluster_interests: ClusterInterests
     build_boi: BuildBoi
     pretrain_smen: PretrainSmen
+    index_users: IndexUsers
     evaluation: Evaluation
     gate: Gate
     tasks: dict[Name, Task]

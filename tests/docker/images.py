@@ -32,6 +32,7 @@ STAGES = {
         "collect_labels",
         "embed_items",
         "encode_users",
+        "index_users",
         "pin_training",
         "pretrain_smen",
         "train_heads",

@@ -68,6 +68,7 @@ def test_a_new_month_runs_its_own_stages_and_no_training(workspace, deliveries):
         "build_boi@2017-04",
         "encode_users@2017-04",
         "apply_heads@2017-04",
+        "index_users@2017-04",
         "compare_months",
         "report",
     }
@@ -96,7 +97,7 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
         "validate_logs@2017-01",
         "compare_months",
         "build_boi@2017-01",
-        *(f"encode_users@{month}" for month in MONTHS),
+        *(f"{stage}@{month}" for stage in ("encode_users", "index_users") for month in MONTHS),
         *APPLIED,
         "report",
     }

@@ -29,6 +29,7 @@ STAGES = [
     "build_timelines",
     "pretrain_smen",
     "encode_users@2017-02",
+    "index_users@2017-02",
     "collect_labels@2017-03",
     "train_heads@coffee",
     "apply_heads@2017-02",
