@@ -49,6 +49,7 @@ with DAG(
     train_heads = stage("train_heads")
     apply_heads = stage("apply_heads")
     index_users = stage("index_users")
+    watch_drift = stage("watch_drift")
     compare_months = stage("compare_months", on_success_callback=notice())
     report = stage("report")
     gate = step("gate", "gate")
@@ -56,6 +57,5 @@ with DAG(
     chain(opened, update_catalog, validate_logs, embed_items, cluster_interests)
     chain(cluster_interests, [assign_items, pretrain_smen])
     chain(assign_items, build_boi, encode_users, index_users, report)
-    chain(
-        pretrain_smen, encode_users, train_heads, apply_heads, compare_months, report, gate, publish
-    )
+    chain(pretrain_smen, encode_users, train_heads, apply_heads, watch_drift, compare_months)
+    chain(compare_months, report, gate, publish)

@@ -169,6 +169,42 @@ class IndexUsers(Section):
     seed: Seed
 
 
+class Limits(Section):
+    note: Positive
+    warn: Positive
+    retrain: Positive | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Limits":
+        limits = [limit for limit in (self.note, self.warn, self.retrain) if limit is not None]
+        if limits != sorted(limits):
+            raise ValueError(f"expected note, warn and retrain in ascending order, got {limits}")
+        return self
+
+
+class DriftLimits(Section):
+    behaviors_change: Limits
+    users_change: Limits
+    new_users_change: Limits
+    activity_psi: Limits
+    mix_psi: Limits
+    interest_psi: Limits
+    interest_psi_training: Limits
+    anchor_psi: Limits
+    unknown_items: Limits
+    unknown_distance: Limits
+    norm_change: Limits
+    mean_shift: Limits
+    turn: Limits
+    auc_loss: Limits
+    calibration_gap: Limits
+
+
+class WatchDrift(Section):
+    window: Count
+    limits: DriftLimits
+
+
 class Evaluation(Section):
     as_of: Month
     label_months: tuple[Month, ...] = Field(min_length=1, strict=False)
@@ -220,6 +256,7 @@ class Params(Section):
     index_users: IndexUsers
     evaluation: Evaluation
     gate: Gate
+    watch_drift: WatchDrift
     tasks: dict[Name, Task]
 
     @model_validator(mode="after")

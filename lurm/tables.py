@@ -32,6 +32,8 @@ ITEM_INTERESTS = {
 BOI = {"user_id": ID, "interest": pa.int32(), "count": pa.float32()}
 # Who had a behavior in which category during a label month.
 LABELS = {"user_id": ID, "column": pa.string(), "value": pa.string()}
+# What months looked like, for the watch on drift: one value by month, kind of measure, and key.
+MEASURES = {"month": pa.string(), "kind": pa.string(), "key": pa.string(), "value": pa.float64()}
 
 
 def user_vectors_schema(width: int, id_type: pa.DataType) -> pa.Schema:

@@ -23,7 +23,7 @@ RELEASE_MODEL = "models/smen.safetensors"
 # Stages that make models; a refresh must find them as the release left them.
 TRAINING = (
     *("pin_training", "pin_catalog", "embed_items", "cluster_interests", "build_timelines"),
-    *("pretrain_smen", "collect_labels", "train_heads"),
+    *("pretrain_smen", "collect_labels", "train_heads", "open_drift"),
 )
 
 

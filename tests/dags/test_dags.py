@@ -13,10 +13,13 @@ from tests.dags.conftest import DAGS, PLUGINS, ROOT
 FORBIDDEN = {"torch", "pandas", "dvc", "lurm", "numpy", "pyarrow"}
 TRAINING_ONLY = {
     *("open_catalog", "pin_training", "pin_catalog", "embed_items", "cluster_interests"),
-    *("build_timelines", "pretrain_smen", "collect_labels", "train_heads"),
+    *("build_timelines", "pretrain_smen", "collect_labels", "train_heads", "open_drift"),
 }
 # Small stages that a retraining runs on the way to those that need them, without a task of their own.
-ON_THE_WAY = {"open_catalog", "pin_training", "pin_catalog", "build_timelines", "collect_labels"}
+ON_THE_WAY = {
+    *("open_catalog", "pin_training", "pin_catalog", "build_timelines", "collect_labels"),
+    "open_drift",
+}
 
 
 def stage_graph() -> dict[str, set[str]]:

@@ -33,10 +33,12 @@ STAGES = {
         "embed_items",
         "encode_users",
         "index_users",
+        "open_drift",
         "pin_training",
         "pretrain_smen",
         "train_heads",
         "update_catalog",
+        "watch_drift",
     ],
 }
 LARGEST_MB = {"logs": 1150, "models": 2150, "airflow": 750}

@@ -69,6 +69,7 @@ def test_a_new_month_runs_its_own_stages_and_no_training(workspace, deliveries):
         "encode_users@2017-04",
         "apply_heads@2017-04",
         "index_users@2017-04",
+        "watch_drift@2017-04",
         "compare_months",
         "report",
     }
@@ -97,7 +98,11 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
         "validate_logs@2017-01",
         "compare_months",
         "build_boi@2017-01",
-        *(f"{stage}@{month}" for stage in ("encode_users", "index_users") for month in MONTHS),
+        *(
+            f"{stage}@{month}"
+            for stage in ("encode_users", "index_users", "watch_drift")
+            for month in MONTHS
+        ),
         *APPLIED,
         "report",
     }
@@ -161,7 +166,8 @@ def test_a_changed_file_in_the_landing_place_is_noticed(workspace):
     write_parquet(users.slice(50), path)
     ran = workspace.repro()
     assert ran[0] == "train_heads@age"
-    assert set(ran) == {"train_heads@age", *APPLIED, "report"}
+    watched = {f"watch_drift@{month}" for month in MONTHS}
+    assert set(ran) == {"train_heads@age", *APPLIED, *watched, "report"}
     assert "up to date" in workspace.do("dvc", "status").output
 
 

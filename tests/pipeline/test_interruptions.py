@@ -33,6 +33,8 @@ STAGES = [
     "collect_labels@2017-03",
     "train_heads@coffee",
     "apply_heads@2017-02",
+    "open_drift",
+    "watch_drift@2017-02",
     "report",
 ]
 
