@@ -162,6 +162,12 @@ class PretrainSmen(Section):
         return self
 
 
+class MeasureConfidence(Section):
+    max_users: Count
+    min_group: Annotated[int, Field(ge=3)]
+    seed: Seed
+
+
 class IndexUsers(Section):
     exact_up_to: Count
     min_recall: Share
@@ -253,6 +259,7 @@ class Params(Section):
     cluster_interests: ClusterInterests
     build_boi: BuildBoi
     pretrain_smen: PretrainSmen
+    measure_confidence: MeasureConfidence
     index_users: IndexUsers
     evaluation: Evaluation
     gate: Gate

@@ -24,6 +24,7 @@ RELEASE_MODEL = "models/smen.safetensors"
 TRAINING = (
     *("pin_training", "pin_catalog", "embed_items", "cluster_interests", "build_timelines"),
     *("pretrain_smen", "collect_labels", "train_heads", "open_drift"),
+    "measure_confidence",
 )
 
 

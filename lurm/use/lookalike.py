@@ -74,7 +74,7 @@ def classifier_scores(
 def audience(
     vectors: pa.Table, x: NDArray[np.float32], seeds: NDArray[np.int64], by: str, top: int | None
 ) -> pa.Table:
-    """The other users, best first: ``rank``, ``user_id``, ``similarity``, ``classifier``, ``n_behaviors``.
+    """The other users, best first: rank, user, both measures, and how far the vector can be trusted.
 
     vectors: `tables.user_vectors_schema`; x: (U, d), its vectors; seeds: (S,) rows; ``by`` names the column
     that ranks, ties by the row; ``top`` users, or all.
@@ -94,12 +94,13 @@ def audience(
     }
     order = np.argsort(-measures[by], kind="stable")
     chosen = order[~np.isin(order, seeds)][:top]
-    people = vectors.select(["user_id", "n_behaviors"]).take(pa.array(chosen))
+    people = vectors.select(["user_id", "n_behaviors", "confidence"]).take(pa.array(chosen))
     return pa.table(
         {
             "rank": np.arange(1, len(chosen) + 1),
             "user_id": people["user_id"],
             **{name: values[chosen].astype(np.float32) for name, values in measures.items()},
             "n_behaviors": people["n_behaviors"],
+            "confidence": people["confidence"],
         }
     )

@@ -3,8 +3,64 @@
 Letters: U users, d numbers of a vector.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from lurm.storage import read_parquet
+
+
+def read_vectors(path: Path | str, ids: Sequence[int] | Sequence[str]) -> pa.Table:
+    """The vectors of the users asked for, in that order; who has none gets the fallback.
+
+    The fallback is the mean vector of all users in the file: what is known of somebody of whom nothing is
+    known. Its ``n_behaviors`` and ``confidence`` are 0 and its months are null, by which it can be told.
+
+    path: a month's file of `tables.user_vectors_schema`; ids: (n,), of the type that the file has.
+
+    Raises:
+        ValueError: ids of another type than the file's; vectors of several models, which share no space.
+        FileNotFoundError: there is no such file.
+    """
+    vectors = read_parquet(path)
+    kind = vectors.schema.field("user_id").type
+    asked = pa.array(ids) if len(ids) else pa.array([], kind)
+    if pa.types.is_integer(asked.type) != pa.types.is_integer(kind):
+        raise ValueError(
+            f"{path}: expected user ids of type {kind} as in the file, got {asked.type}; "
+            "ask with ids as they were delivered"
+        )
+    versions = vectors["model_version"].unique().to_pylist()
+    if len(versions) != 1:
+        raise ValueError(
+            f"{path}: expected vectors of one model, found {', '.join(versions) or 'none'}; "
+            "take a file as it was published"
+        )
+    asked = asked.cast(kind)
+    rows = rows_of(asked, vectors)
+    fallback = pa.table(
+        [
+            pa.array([None], kind),
+            pa.array([_mean_vector(vectors)], vectors.schema.field("vector").type),
+            pa.array([0], pa.int64()),
+            pa.array([0], pa.float32()),
+            *(pa.array([None], pa.string()) for _ in ("first_month", "last_month")),
+            pa.array(versions, pa.string()),
+        ],
+        schema=vectors.schema,
+    )
+    found = pa.concat_tables([vectors, fallback]).take(pc.fill_null(rows, len(vectors)))
+    return found.set_column(0, "user_id", asked)
+
+
+def _mean_vector(vectors: pa.Table) -> list[float]:
+    width = vectors.schema.field("vector").type.list_size
+    numbers = vectors["vector"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    mean: list[float] = numbers.mean(axis=0, dtype=np.float64).tolist()
+    return mean
 
 
 def plain_table(vectors: pa.Table) -> pa.Table:

@@ -33,6 +33,7 @@ STAGES = {
         "embed_items",
         "encode_users",
         "index_users",
+        "measure_confidence",
         "open_drift",
         "pin_training",
         "pretrain_smen",

@@ -28,6 +28,7 @@ STAGES = [
     "build_boi@2017-02",
     "build_timelines",
     "pretrain_smen",
+    "measure_confidence",
     "encode_users@2017-02",
     "index_users@2017-02",
     "collect_labels@2017-03",

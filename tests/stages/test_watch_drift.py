@@ -53,10 +53,12 @@ def encoded(tmp_path_factory):
             ["--timelines=timelines", "--centres=centres.npy", "--smen=smen.safetensors",
              "--start=states/start", "--result=smen.json", "--plot=smen.csv"]
         )  # fmt: skip
+        version = read_json("smen.json")["model_version"]
+        write_json({"model_version": version, "points": []}, "confidence.json")
         for month, previous in zip(MONTHS, ["start", *MONTHS], strict=False):
             encode_users.main(
                 [f"--month={month}", f"--boi=boi/{month}.parquet", f"--previous=states/{previous}",
-                 "--smen=smen.safetensors", f"--state=states/{month}",
+                 "--smen=smen.safetensors", "--confidence=confidence.json", f"--state=states/{month}",
                  f"--vectors=vectors/{month}.parquet", f"--encoded=encoded/{month}.json"]
             )  # fmt: skip
             users = read_parquet(f"vectors/{month}.parquet")["user_id"]

@@ -19,6 +19,8 @@ from lurm.storage import read_parquet, write_parquet
 from stages.index_users import main as index_users
 from tests.use.worlds import grouped, vectors_table
 
+COLUMNS = ["rank", "user_id", "similarity", "classifier", "n_behaviors", "confidence"]
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -41,7 +43,7 @@ def shown(capfdbinary, *words):
 
 def test_an_audience_reads_as_csv_and_as_tsv(x, capfdbinary):
     csv = pd.read_csv(io.StringIO(shown(capfdbinary, "lookalike", "100", "103", "--top", "5")))
-    assert list(csv) == ["rank", "user_id", "similarity", "classifier", "n_behaviors"]
+    assert list(csv) == COLUMNS
     assert len(csv) == 5
     tsv = shown(capfdbinary, "lookalike", "100", "103", "--top", "5", "--tsv").splitlines()
     assert tsv[0].split("\t") == list(csv)

@@ -5,6 +5,8 @@ from lurm.metrics import binary_auc
 from lurm.use.lookalike import audience, classifier_scores, from_the_mean, similarity
 from tests.use.worlds import grouped, vectors_table
 
+COLUMNS = ["rank", "user_id", "similarity", "classifier", "n_behaviors", "confidence"]
+
 
 def test_similarity_is_the_cosine_to_the_seeds_mean_seen_from_the_mean_of_all():
     x, _ = grouped(60, 3)
@@ -50,7 +52,7 @@ def test_an_audience_is_ranked_without_its_seeds(by):
     x, _ = grouped(50, 5)
     table = vectors_table(x)
     found = audience(table, x, np.array([4, 9, 9]), by, None)
-    assert found.column_names == ["rank", "user_id", "similarity", "classifier", "n_behaviors"]
+    assert found.column_names == COLUMNS
     assert found["rank"].to_pylist() == list(range(1, 49))
     assert {104, 109}.isdisjoint(found["user_id"].to_pylist())
     scores = found[by].to_numpy()

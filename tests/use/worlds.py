@@ -23,6 +23,7 @@ def vectors_table(x, ids=None, version="v1", n_behaviors=None):
         "user_id": ids,
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), width),
         "n_behaviors": n_behaviors if n_behaviors is not None else range(1, len(x) + 1),
+        "confidence": pa.array([0.5] * len(x), pa.float32()),
         "first_month": ["2017-01"] * len(x),
         "last_month": ["2017-10"] * len(x),
         "model_version": [version] * len(x),
