@@ -242,6 +242,13 @@ class Gate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Cards(Section):
+    data: str
+    source: str
+    licence: str
+    personal_data: str
+
+
 class Task(Section):
     labels: str
     column: str
@@ -264,6 +271,7 @@ class Params(Section):
     evaluation: Evaluation
     gate: Gate
     watch_drift: WatchDrift
+    cards: Cards
     tasks: dict[Name, Task]
 
     @model_validator(mode="after")

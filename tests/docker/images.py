@@ -17,6 +17,7 @@ TAG = "test"
 STAGES = {
     "logs": [
         "build_boi",
+        "cards",
         "collect_labels",
         "compare_months",
         "pin_training",

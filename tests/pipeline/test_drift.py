@@ -78,7 +78,7 @@ def test_a_category_that_vanishes_is_found_in_mix_and_interests(watched, workspa
     assert levels["interest_psi_training"] == "retrain"
     assert found["level"] == "retrain"
     assert found["told"][0].endswith("trigger lurm_retrain")
-    assert all(row["share"] < row["before"] for row in found["movers"][:1])
+    assert any(row["share"] == 0 for row in found["movers"])
 
 
 def test_many_items_that_came_after_training_ask_for_a_retraining(watched, workspace):
@@ -86,9 +86,9 @@ def test_many_items_that_came_after_training_ask_for_a_retraining(watched, works
 
     def change(behaviors, items):
         known = read_parquet(workspace.root / "data/landing/items.parquet")
-        new = known.slice(0, 40)
+        new = known.slice(0, 800)  # so many that few are bought twice by one user on one day
         first_new = 10**8
-        words = [f"gizmo{k % 7} widget{k % 5}" for k in range(len(new))]
+        words = [f"gizmo{k % 70} widget{k % 50}" for k in range(len(new))]
         for name in new.column_names:
             values = range(first_new, first_new + len(new)) if name == "item_id" else words
             column = new.schema.get_field_index(name)

@@ -37,6 +37,7 @@ STAGES = [
     "open_drift",
     "watch_drift@2017-02",
     "report",
+    "cards",
 ]
 
 
