@@ -3,8 +3,8 @@
 Letters: U users, d numbers of a vector, S seeds.
 
 Both measures look at vectors from which the mean of all users is taken away: what everybody shares says
-nothing about the seeds. On the example, with buyers of one of six categories as seeds, its other buyers are
-found with a mean AUC of
+nothing about the seeds. On the example, with some buyers of a category as seeds, its other buyers are found
+with an AUC of (mean over six categories)
 
     seeds                              3     50    200
     cosine of the vectors as they are  0.67  0.69  0.70
@@ -15,7 +15,6 @@ found with a mean AUC of
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 FOLDS = 5  # of the others, so that no user is scored by a classifier that was told he is none
 INVERSE_RIDGE = 0.03  # scikit-learn's C; anything from 0.01 to 0.1 does as well on the example
@@ -51,6 +50,8 @@ def classifier_scores(
     just like the seeds, and nobody said so. Seeds are scored by the mean of all, which have seen them.
     x: (U, d); seeds: (S,) rows.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import, and the index needs none
+
     rng = np.random.default_rng(seed)
     is_seed = np.zeros(len(x), dtype=bool)
     is_seed[seeds] = True
