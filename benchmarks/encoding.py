@@ -80,7 +80,8 @@ def encode(n_users: int, n_months: int, newcomers: float) -> Callable[[], Any]:
             save_states(states, Path(folder), "v")
             state_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
             published = Path(folder, "vectors.parquet")
-            write_parquet(user_vectors(states, vectors, "v"), published)
+            nothing_known = np.zeros(len(vectors), dtype=np.float32)
+            write_parquet(user_vectors(states, vectors, nothing_known, "v"), published)
             vector_bytes = os.path.getsize(published)
         return months, lives, float(apart), state_bytes, vector_bytes, len(states.users)
 

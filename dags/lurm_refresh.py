@@ -56,10 +56,15 @@ with DAG(
     # Waits here for an earlier month that was refused, asking again after each delay.
     encode_users = stage("encode_users", retries=SETTINGS.waits, max_retry_delay=timedelta(days=1))
     apply_heads = stage("apply_heads")
+    index_users = stage("index_users")
+    watch_drift = stage("watch_drift", on_success_callback=notice())
     compare_months = stage("compare_months", on_success_callback=notice())
     report = stage("report")
+    cards = stage("cards")
     publish = step(
         "publish", "publish", max_active_tis_per_dag=1, outlets=[Asset("lurm_user_vectors")]
     )
     chain(await_delivery, opened, update_catalog, [validate_logs, assign_items], build_boi)
-    chain(build_boi, encode_users, [apply_heads, compare_months], report, publish)
+    chain(build_boi, encode_users, [apply_heads, index_users, compare_months])
+    chain(apply_heads, watch_drift, report)
+    chain([index_users, compare_months], report, cards, publish)

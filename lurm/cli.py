@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from lurm.console import run_stage
 from lurm.months import month_number
 from lurm.releases.commands import add_release
+from lurm.use.commands import add_use
 
 if TYPE_CHECKING:
     from lurm.examples.monthly import Landed
@@ -28,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="lurm", description="General-purpose user vectors from behavior logs."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_check, _add_land, _add_land_example, add_release, _add_airflow):
+    for add in (_add_check, _add_land, _add_land_example, add_release, add_use, _add_airflow):
         add(commands)
     args = parser.parse_args(argv)
-    for chatty in ("aiobotocore", "botocore"):
+    for chatty in ("aiobotocore", "botocore", "faiss"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     run_stage(partial(args.run, args))
 

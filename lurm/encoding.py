@@ -139,13 +139,19 @@ def load_states(folder: Path, model_version: str) -> UserStates:
     )
 
 
-def user_vectors(states: UserStates, vectors: NDArray[np.float32], model_version: str) -> pa.Table:
-    """The published table (:func:`lurm.tables.user_vectors_schema`) of vectors (U, d)."""
+def user_vectors(
+    states: UserStates,
+    vectors: NDArray[np.float32],
+    confidence: NDArray[np.float32],
+    model_version: str,
+) -> pa.Table:
+    """The published table (:func:`lurm.tables.user_vectors_schema`) of vectors (U, d), confidence (U,)."""
     width = vectors.shape[1]
     columns = [
         states.users,
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width),
         pa.array(np.rint(states.n_behaviors).astype(np.int64)),
+        pa.array(confidence),
         pa.array([month_name(number) for number in states.first_month.tolist()], pa.string()),
         pa.array([month_name(number) for number in states.last_month.tolist()], pa.string()),
         pa.array([model_version] * len(states.users), pa.string()),

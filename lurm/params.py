@@ -162,6 +162,55 @@ class PretrainSmen(Section):
         return self
 
 
+class MeasureConfidence(Section):
+    max_users: Count
+    min_group: Annotated[int, Field(ge=3)]
+    seed: Seed
+
+
+class IndexUsers(Section):
+    exact_up_to: Count
+    min_recall: Share
+    queries: Count
+    seed: Seed
+
+
+class Limits(Section):
+    note: Positive
+    warn: Positive
+    retrain: Positive | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Limits":
+        limits = [limit for limit in (self.note, self.warn, self.retrain) if limit is not None]
+        if limits != sorted(limits):
+            raise ValueError(f"expected note, warn and retrain in ascending order, got {limits}")
+        return self
+
+
+class DriftLimits(Section):
+    behaviors_change: Limits
+    users_change: Limits
+    new_users_change: Limits
+    activity_psi: Limits
+    mix_psi: Limits
+    interest_psi: Limits
+    interest_psi_training: Limits
+    anchor_psi: Limits
+    unknown_items: Limits
+    unknown_distance: Limits
+    norm_change: Limits
+    mean_shift: Limits
+    turn: Limits
+    auc_loss: Limits
+    calibration_gap: Limits
+
+
+class WatchDrift(Section):
+    window: Count
+    limits: DriftLimits
+
+
 class Evaluation(Section):
     as_of: Month
     label_months: tuple[Month, ...] = Field(min_length=1, strict=False)
@@ -193,6 +242,13 @@ class Gate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Cards(Section):
+    data: str
+    source: str
+    licence: str
+    personal_data: str
+
+
 class Task(Section):
     labels: str
     column: str
@@ -210,8 +266,12 @@ class Params(Section):
     cluster_interests: ClusterInterests
     build_boi: BuildBoi
     pretrain_smen: PretrainSmen
+    measure_confidence: MeasureConfidence
+    index_users: IndexUsers
     evaluation: Evaluation
     gate: Gate
+    watch_drift: WatchDrift
+    cards: Cards
     tasks: dict[Name, Task]
 
     @model_validator(mode="after")

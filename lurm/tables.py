@@ -32,15 +32,22 @@ ITEM_INTERESTS = {
 BOI = {"user_id": ID, "interest": pa.int32(), "count": pa.float32()}
 # Who had a behavior in which category during a label month.
 LABELS = {"user_id": ID, "column": pa.string(), "value": pa.string()}
+# What months looked like, for the watch on drift: one value by month, kind of measure, and key.
+MEASURES = {"month": pa.string(), "kind": pa.string(), "key": pa.string(), "value": pa.float64()}
 
 
 def user_vectors_schema(width: int, id_type: pa.DataType) -> pa.Schema:
-    """Schema of published user vectors: one row per user, sorted by user."""
+    """Schema of published user vectors: one row per user, sorted by user.
+
+    ``n_behaviors`` is what the vector rests on, ``confidence`` in 0..1 how far vectors that rest on so many
+    can be trusted (:mod:`lurm.confidence`). ``first_month`` and ``last_month`` had behaviors.
+    """
     return pa.schema(
         [
             ("user_id", id_type),
             ("vector", pa.list_(pa.float32(), width)),
             ("n_behaviors", pa.int64()),
+            ("confidence", pa.float32()),
             ("first_month", pa.string()),
             ("last_month", pa.string()),
             ("model_version", pa.string()),

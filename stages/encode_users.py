@@ -1,8 +1,8 @@
 """Encode all users as of a month, going on from the states of the month before (paper 2.2).
 
-In:  the month's bags, the states of the month before, SMEN.
-Out: the states after the month; one row per user: vector, behaviors, first and last month, version;
-     the note that the month is encoded.
+In:  the month's bags, the states of the month before, SMEN, its measured confidence.
+Out: the states after the month; one row per user: vector, behaviors, confidence, first and last month,
+     version; the note that the month is encoded.
 
 The note says the same under one model whatever the month holds: the heads wait for it, and do not
 train again when a month is corrected.
@@ -13,11 +13,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from lurm.confidence import Confidence
 from lurm.console import run_stage
 from lurm.encoding import encode_month, load_states, save_states, user_vectors
 from lurm.months import month_number
 from lurm.smen import load_smen
-from lurm.storage import read_parquet, write_json, write_parquet
+from lurm.storage import read_json, read_parquet, write_json, write_parquet
 from lurm.tables import BOI, check_columns
 
 log = logging.getLogger("encode_users")
@@ -26,18 +27,25 @@ log = logging.getLogger("encode_users")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("boi", "previous", "smen", "state", "vectors", "encoded"):
+    for name in ("boi", "previous", "smen", "confidence", "state", "vectors", "encoded"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--month", required=True)
     args = parser.parse_args(argv)
 
     smen, version = load_smen(args.smen)
+    measured = read_json(args.confidence)
+    if measured["model_version"] != version:
+        raise ValueError(
+            f"{args.confidence}: expected the confidence in model {version}, found that in "
+            f"{measured['model_version']}; run measure_confidence"
+        )
     states = load_states(args.previous, version)
     boi = read_parquet(args.boi)
     check_columns(boi.schema, BOI, str(args.boi))
     after, vectors = encode_month(smen, states, boi, month_number(args.month))
     save_states(after, args.state, version)
-    write_parquet(user_vectors(after, vectors, version), args.vectors)
+    confidence = Confidence.from_json(measured).of(after.n_behaviors)
+    write_parquet(user_vectors(after, vectors, confidence, version), args.vectors)
     write_json({"month": args.month, "model_version": version}, args.encoded)
     log.info(
         "%s: %d users before, %d rows of bags in, %d users out, model %s",

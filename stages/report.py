@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         heads=heads,
         roc={task: curves(read_csv(reports / "roc" / f"{task}.csv", "class")) for task in tasks},
         scores=scores,
+        drift=each("drift", months),
     )
     page = report_page(run, os.path.relpath(reports / "validation", args.page.parent))
     write_text(page, args.page)

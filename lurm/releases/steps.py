@@ -94,7 +94,7 @@ def run_stage(workspace: Workspace, stage: str) -> dict[str, Any]:
     targets = plan.targets(workspace, stage)
     output = workspace.do("dvc", "repro", *targets)
     ran = re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
-    told = {"stage": stage, "ran": ran, "warnings": _warnings(workspace, stage, plan)}
+    told = {"stage": stage, "ran": ran, "warnings": warnings(workspace, stage, plan)}
     return told | _rows(workspace, targets)
 
 
@@ -114,11 +114,14 @@ def _rows(workspace: Workspace, targets: list[str]) -> dict[str, dict[str, int]]
     return counts
 
 
-def _warnings(workspace: Workspace, stage: str, plan: Plan) -> list[str]:
+def warnings(workspace: Workspace, stage: str, plan: Plan) -> list[str]:
     """What a person should look at, though nothing failed; of a refresh, about its month."""
     if stage == "validate_logs" and isinstance(plan, Refresh):
         verdict = read_json(workspace.root / f"reports/validation/{plan.month}.json")
         return [f"{verdict['warnings']} of the rules are not met"] if verdict["warnings"] else []
+    if stage == "watch_drift" and isinstance(plan, Refresh):
+        told: list[str] = read_json(workspace.root / f"reports/drift/{plan.month}.json")["told"]
+        return told
     if stage == "compare_months":
         warnings = read_json(workspace.root / "reports/months.json")["warnings"]
         months = [plan.month] if isinstance(plan, Refresh) else [w["month"] for w in warnings]

@@ -302,6 +302,53 @@ def score_steps(labels: Sequence[str], scores: Sequence[float], label: str) -> M
     return panel.drawing(label, parts)
 
 
+def level_grid(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[tuple[str, str]]],
+    labels: Sequence[str],
+    *,
+    label: str,
+) -> Markup:
+    """A square for every row and column, in the colour of its level.
+
+    Args:
+        rows: what each row is, written on the left.
+        columns: what each column is, for titles.
+        cells: by row and column the level, which is a class of the style sheet, and the value in words.
+        labels: what stands below each column, at most two lines.
+        label: what the figure shows, for those who cannot see it.
+    """
+    height, step = 32 + 19 * len(rows), 19
+    panel = Panel((0, max(len(columns), 1)), (0, 1), width=960, height=height, left=390, top=0)
+    width = (panel.width - panel.left - panel.right) / max(len(columns), 1)
+    parts = [
+        Markup('<text class="left" x="{}" y="{}">{}</text>').format(
+            _number(panel.left - 8), _number(step * row + 13), name
+        )
+        for row, name in enumerate(rows)
+    ]
+    parts += [
+        Markup(
+            '<rect class="level {}" x="{}" y="{}" width="{}" height="16"><title>{}</title></rect>'
+        ).format(
+            level, panel.px(column + 0.05), _number(step * row + 1), _number(0.9 * width),
+            f"{columns[column]}: {rows[row]}: {value}",
+        )
+        for row, line in enumerate(cells)
+        for column, (level, value) in enumerate(line)
+    ]  # fmt: skip
+    parts += [
+        Markup('<text class="mid" x="{}" y="{}">{}</text>').format(
+            panel.px(column + 0.5), _number(height - 19 + 13 * line), words
+        )
+        for column, text in enumerate(labels)
+        for line, words in enumerate(text.split("\n"))
+        if words
+    ]
+    return panel.drawing(label, parts)
+
+
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """A colour for each class: grey and blue for no and yes, a ramp for more.
 

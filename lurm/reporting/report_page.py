@@ -13,6 +13,7 @@ import pyarrow as pa
 import yaml
 
 from lurm.behaviors import REASONS
+from lurm.drift import LEVELS, MEANINGS
 from lurm.reporting import figures
 from lurm.reporting.figures import Points, Series
 from lurm.reporting.pages import render
@@ -41,6 +42,7 @@ class Run:
     heads: Sequence[Mapping[str, Any]]  # train_heads, in the order of the settings
     roc: Mapping[str, Mapping[str, Points]]  # every task and class: its mean curve
     scores: Mapping[str, Any]  # lurm.reporting.scores.summary
+    drift: Mapping[str, Mapping[str, Any]]  # every month: watch_drift
 
 
 def example_rows(sizes: np.ndarray, n_largest: int, n_spread: int) -> tuple[list[int], list[int]]:
@@ -220,11 +222,49 @@ def report_page(run: Run, validation_pages: str) -> str:
             else ""
         ),
         score_scale=figures.score_scale(axis),
+        **_drift(run, labels),
         settings={
             name: yaml.safe_dump(section, sort_keys=False, allow_unicode=True)
             for name, section in settings.items()
         },
     )
+
+
+def _drift(run: Run, labels: Sequence[str]) -> dict[str, Any]:
+    """The levels of all months as a figure, the last month's figures, and the last scores of heads."""
+    months = list(run.drift)
+    found = {month: {row["figure"]: row for row in run.drift[month]["figures"]} for month in months}
+
+    def cell(row: Mapping[str, Any]) -> tuple[str, str]:
+        if row["value"] is None:
+            return "", "nothing to compare"
+        return row["level"], f"{row['value']:.3g}, {row['level']}"
+
+    grid = figures.level_grid(
+        [MEANINGS[name].removeprefix("the ") for name in MEANINGS],
+        months,
+        [[cell(found[month][name]) for month in months] for name in MEANINGS],
+        labels,
+        label="Levels of drift by figure and month",
+    )
+    scored = [run.drift[month] for month in months if run.drift[month]["heads"]]
+    words = {
+        row["interest"]: row["top_words"]
+        for row in run.interests.select(["interest", "top_words"]).to_pylist()
+    }
+    return {
+        "drift_grid": grid,
+        "drift_levels": LEVELS,
+        "drift_meanings": MEANINGS,
+        "drift_limits": run.settings["watch_drift"]["limits"],
+        "drift_last": run.drift[months[-1]],
+        "drift_loud": [month for month in months if run.drift[month]["told"]],
+        "drift_heads": scored[-1]["heads"] if scored else None,
+        "drift_movers": [
+            {**row, "words": words.get(row["interest"], [])}
+            for row in run.drift[months[-1]]["movers"]
+        ],
+    }
 
 
 def _task(run: Run, head: Mapping[str, Any], axis: tuple[float, float]) -> dict[str, Any]:

@@ -13,10 +13,14 @@ from tests.dags.conftest import DAGS, PLUGINS, ROOT
 FORBIDDEN = {"torch", "pandas", "dvc", "lurm", "numpy", "pyarrow"}
 TRAINING_ONLY = {
     *("open_catalog", "pin_training", "pin_catalog", "embed_items", "cluster_interests"),
-    *("build_timelines", "pretrain_smen", "collect_labels", "train_heads"),
+    *("build_timelines", "pretrain_smen", "collect_labels", "train_heads", "open_drift"),
+    "measure_confidence",
 }
 # Small stages that a retraining runs on the way to those that need them, without a task of their own.
-ON_THE_WAY = {"open_catalog", "pin_training", "pin_catalog", "build_timelines", "collect_labels"}
+ON_THE_WAY = {
+    *("open_catalog", "pin_training", "pin_catalog", "build_timelines", "collect_labels"),
+    *("open_drift", "measure_confidence"),
+}
 
 
 def stage_graph() -> dict[str, set[str]]:
@@ -93,7 +97,7 @@ def test_tasks_follow_each_other_as_the_stages_of_dvc_do(load, name):
 def test_the_graph_of_dvc_that_tasks_are_held_against_is_not_empty():
     graph = stage_graph()
     assert graph["build_boi"] == {"validate_logs", "assign_items"}
-    assert graph["encode_users"] == {"build_boi", "pretrain_smen"}
+    assert graph["encode_users"] == {"build_boi", "pretrain_smen", "measure_confidence"}
     assert "update_catalog" in graph["validate_logs"]
 
 

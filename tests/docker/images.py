@@ -17,6 +17,7 @@ TAG = "test"
 STAGES = {
     "logs": [
         "build_boi",
+        "cards",
         "collect_labels",
         "compare_months",
         "pin_training",
@@ -32,10 +33,14 @@ STAGES = {
         "collect_labels",
         "embed_items",
         "encode_users",
+        "index_users",
+        "measure_confidence",
+        "open_drift",
         "pin_training",
         "pretrain_smen",
         "train_heads",
         "update_catalog",
+        "watch_drift",
     ],
 }
 LARGEST_MB = {"logs": 1150, "models": 2150, "airflow": 750}

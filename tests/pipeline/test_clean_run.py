@@ -68,12 +68,15 @@ def test_a_new_month_runs_its_own_stages_and_no_training(workspace, deliveries):
         "build_boi@2017-04",
         "encode_users@2017-04",
         "apply_heads@2017-04",
+        "index_users@2017-04",
+        "watch_drift@2017-04",
         "compare_months",
         "report",
+        "cards",
     }
     after = workspace.hashes()
     months = {"reports/months.json", "reports/months.csv"}
-    pages = {"reports/report.html"}
+    pages = {"reports/report.html", "reports/data_card.md", "reports/model_card.md"}
     assert {path for path in changed(before, after) if "2017-04" not in path} <= months | pages
     assert workspace.json("reports/months.json")["months"] == 4
     assert workspace.repro() == []
@@ -96,9 +99,14 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
         "validate_logs@2017-01",
         "compare_months",
         "build_boi@2017-01",
-        *(f"encode_users@{month}" for month in MONTHS),
+        *(
+            f"{stage}@{month}"
+            for stage in ("encode_users", "index_users", "watch_drift")
+            for month in MONTHS
+        ),
         *APPLIED,
         "report",
+        "cards",
     }
     pinned = workspace.hashes()
     moved = changed(before, pinned)
@@ -126,7 +134,7 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
     assert "data/training/behaviors/2017-02.parquet" not in retrained
     assert workspace.json("reports/months.json")["due_for_retraining"] == []
     again = set(workspace.repro())
-    assert again >= {"train_heads@coffee", "train_heads@age", *APPLIED, "report"}
+    assert again >= {"train_heads@coffee", "train_heads@age", *APPLIED, "report", "cards"}
     assert again.isdisjoint(TRAINING)
     assert workspace.json("reports/scores.json")["model_version"].startswith("2017-02-r2-")
 
@@ -160,7 +168,8 @@ def test_a_changed_file_in_the_landing_place_is_noticed(workspace):
     write_parquet(users.slice(50), path)
     ran = workspace.repro()
     assert ran[0] == "train_heads@age"
-    assert set(ran) == {"train_heads@age", *APPLIED, "report"}
+    watched = {f"watch_drift@{month}" for month in MONTHS}
+    assert set(ran) == {"train_heads@age", *APPLIED, *watched, "report", "cards"}
     assert "up to date" in workspace.do("dvc", "status").output
 
 

@@ -32,7 +32,8 @@ TRAINED = [
 ]
 # What is learnt or measured on the label month, or tells of all months.
 OF_THE_FUTURE = re.compile(
-    rf"{FUTURE}|^models/heads/|^data/predictions/|^reports/(heads|roc)/|^reports/(months|scores|report)\b"
+    rf"{FUTURE}|^models/heads/|^data/predictions/|^data/drift/\d|^reports/(heads|roc|drift)/"
+    r"|^reports/(months|scores|report|data_card|model_card)\b"
 )
 
 

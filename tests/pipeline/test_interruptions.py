@@ -28,11 +28,16 @@ STAGES = [
     "build_boi@2017-02",
     "build_timelines",
     "pretrain_smen",
+    "measure_confidence",
     "encode_users@2017-02",
+    "index_users@2017-02",
     "collect_labels@2017-03",
     "train_heads@coffee",
     "apply_heads@2017-02",
+    "open_drift",
+    "watch_drift@2017-02",
     "report",
+    "cards",
 ]
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from lurm.releases.places import Places
-from lurm.releases.steps import StepError, step
+from lurm.releases.plans import Refresh, Retrain
+from lurm.releases.steps import StepError, step, warnings
 from lurm.releases.workspaces import CommandError, Workspace
 from lurm.storage import read_json, write_json
 
@@ -160,3 +161,12 @@ def test_the_commands_of_a_step_inherit_its_locks(places):
     found = step(places, "a-run", "a-step", work)["locks"]
     # The run's lock twice: once as standard input, which the processes of DVC's stages inherit too.
     assert set(found) == {str(places.home / "cache.lock"), str(folder / "lock")}
+
+
+def test_a_refresh_tells_of_the_drift_of_its_own_month(places):
+    workspace = Workspace(places, "a-run")
+    told = ["2017-04: the change of volume is 1"]
+    write_json({"told": told}, workspace.root / "reports/drift/2017-04.json")
+    assert warnings(workspace, "watch_drift", Refresh(month="2017-04")) == told
+    retrain = Retrain(first="2017-01", last="2017-04", through="2017-03", label_months=("2017-04",))
+    assert warnings(workspace, "watch_drift", retrain) == []

@@ -7,6 +7,7 @@ import pyarrow as pa
 import yaml
 
 from lurm.behaviors import REASONS
+from lurm.drift import LEVELS, MEANINGS
 from lurm.months import month_name, month_number
 from lurm.reporting.report_page import Run
 from lurm.reporting.scores import summary
@@ -40,6 +41,33 @@ def interests(ids=(11, 12, 13, 14), words=("milk", "bread"), texts=("MILK, 1 GA"
             "top_items": [list(texts), ["TEA"], [""], []],
         }
     )
+
+
+def drift(month, before=(), tasks=(), **values):
+    """What watch_drift says of a month with these figures; a figure's level is that of 1, 2, 3."""
+    rows = [
+        {
+            "figure": figure,
+            "value": values.get(figure, 0.01 if before else None),
+            "level": LEVELS[int(values.get(figure, 0))],
+        }
+        for figure in MEANINGS
+    ]
+    told = [f"{month}: {MEANINGS[figure]} moved" for figure, v in values.items() if v >= 2]
+    level = LEVELS[int(max([0, *values.values()]))]
+    scores = {"users": 2000, "auc": 0.71, "auc_at_training": 0.7, "predicted": 0.25}
+    heads = [{"task": t, **scores, "observed": 0.3, "calibration_error": 0.06} for t in tasks]
+    return {
+        "month": month,
+        "against": list(before),
+        "level": level,
+        "figures": rows,
+        "measured": {"behaviors": 123456.0},
+        "anchors": [0.5, 0.5],
+        "movers": [{"interest": 1, "share": 0.25, "before": 0.5}] if before else [],
+        "heads": {"as_of": month, "judged": False, "tasks": heads} if heads else None,
+        "told": told,
+    }
 
 
 def make_run(months=None, tasks=None, **changes):
@@ -143,6 +171,7 @@ def make_run(months=None, tasks=None, **changes):
         "heads": heads,
         "roc": roc,
         "scores": summary(heads, version),
+        "drift": {month: drift(month, months[max(0, k - 3) : k]) for k, month in enumerate(months)},
     }
     return Run(**{**run, **changes})
 

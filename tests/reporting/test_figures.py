@@ -107,3 +107,15 @@ def test_month_labels_name_each_year_once_and_stay_few(n):
     years = [label.split("\n")[1] for label in labels if "\n" in label]
     assert len(labels) == n
     assert len(set(years)) == len(years) <= 9
+
+
+def test_a_grid_has_a_square_for_every_figure_and_month_in_the_colour_of_its_level():
+    cells = [[("calm", "0.1"), ("warn", "0.4")], [("", "nothing to compare"), ("note", "1")]]
+    svg = figures.level_grid(["x", "y"], ["2017-01", "2017-02"], cells, ["J\n2017", "F"], label="")
+    squares = list(drawn(svg).iter("rect"))
+    looks = ["level calm", "level warn", "level ", "level note"]
+    assert [square.get("class") for square in squares] == looks
+    assert titles(svg)[1] == "2017-02: x: 0.4"
+    places = [(float(square.get("x")), float(square.get("y"))) for square in squares]
+    assert places[0][0] == places[2][0] < places[1][0]
+    assert places[0][1] == places[1][1] < places[2][1]

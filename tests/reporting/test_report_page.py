@@ -6,7 +6,7 @@ import pytest
 
 from lurm.behaviors import REASONS
 from lurm.reporting.report_page import N_LARGEST, N_SPREAD, example_rows, report_page
-from tests.reporting.runs import Page, head, interests, make_run, months_from
+from tests.reporting.runs import Page, drift, head, interests, make_run, months_from
 
 PAGES = "validation"
 
@@ -229,3 +229,38 @@ def test_examples_are_the_largest_and_some_down_to_the_smallest_without_the_empt
     assert (np.diff(sizes[spread]) < 0).all()
     assert example_rows(np.zeros(3, int), 2, 2) == ([], [])
     assert example_rows(np.array([0, 4]), 2, 2) == ([1], [])
+
+
+# ---- drift --------------------------------------------------------------------------------------
+
+
+def test_drift_shows_levels_what_was_told_and_the_last_months_figures():
+    months = months_from("2017-10", 3)
+    found = {month: drift(month, months[:k], ["coffee"]) for k, month in enumerate(months)}
+    found[months[1]] = drift(months[1], months[:1], ["coffee"], behaviors_change=2)
+    found[months[2]] = drift(months[2], months[:2], ["coffee"], unknown_items=3, turn=1)
+    page, text = page_of(months=months, drift=found)
+    assert "2017-12 no longer fits the models" in text
+    assert page.texts["drift-told"] == (
+        "2017-11: the change of volume moved "
+        "2017-12: the share of behaviors with items that came after training moved"
+    )
+    share = page.row("drift", "Share of behaviors with items")
+    assert share[1:] == ["3", "0.15", "0.25", "0.4", "retrain"]
+    assert page.row("drift", "Median turn")[1:] == ["1", "0.15", "0.3", "", "note"]
+    assert page.row("movers", "tea")[1:] == ["50.00%", "25.00%"]
+    coffee = page.row("drift-heads", "coffee")
+    assert coffee[1:] == ["2,000", "71.0", "70.0", "25.0", "30.0", "6.0"]
+    assert text.count('class="level retrain"') == 1
+    assert text.count('class="level warn"') == 1
+    assert "2017-12: share of behaviors with items that came after training: 3, retrain" in text
+
+
+def test_a_calm_run_says_so_and_one_month_has_nothing_to_be_compared_with():
+    page, text = page_of()
+    assert "is like what came before" in text
+    assert "drift-told" not in page.texts
+    assert "drift-heads" not in page.tables
+    page, text = page_of(months=["2017-10"])
+    assert page.row("drift", "Change of volume")[1] == ""
+    assert "movers" not in page.tables

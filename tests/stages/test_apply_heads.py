@@ -29,6 +29,7 @@ def write_vectors(x, version="v1"):
         [f"u{n:02d}" for n in range(len(x))],
         pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), WIDTH),
         [1] * len(x),
+        pa.array([0.5] * len(x), pa.float32()),
         *([month] * len(x) for month in ("2017-01", "2017-10")),
         [version] * len(x),
     ]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lurm.months import month_number
-from lurm.storage import read_json, read_parquet, write_parquet
+from lurm.storage import read_json, read_parquet, write_json, write_parquet
 from lurm.tables import user_vectors_schema
-from stages import build_boi, build_timelines, pretrain_smen
+from stages import build_boi, build_timelines, measure_confidence, pretrain_smen
 from stages.encode_users import main
 from tests import small_world
 
@@ -37,6 +37,9 @@ def train():
     small_world.write_centres()
     inputs = ["--timelines=timelines", "--centres=centres.npy"]
     pretrain_smen.main([*inputs, *outs, "--plot=smen.csv"])
+    measure_confidence.main(
+        ["--timelines=timelines", "--smen=smen.safetensors", "--confidence=confidence.json"]
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +55,8 @@ def workspace(trained, tmp_path, monkeypatch):
 def encode(month, previous):
     main(
         f"--month={month} --boi=boi/{month}.parquet --previous=states/{previous} "
-        f"--smen=smen.safetensors --state=states/{month} --vectors=vectors/{month}.parquet "
+        f"--smen=smen.safetensors --confidence=confidence.json --state=states/{month} "
+        f"--vectors=vectors/{month}.parquet "
         f"--encoded=encoded/{month}.json".split()
     )
     return read_parquet(f"vectors/{month}.parquet")
@@ -121,6 +125,25 @@ def test_the_states_of_another_model_are_refused():
     small_world.write_settings(pretrain_smen={"seed": 5})
     train()
     refused("found those of 2017-03-r1-", "2017-02", "2017-01")
+
+
+def test_confidence_measured_on_another_model_is_refused():
+    measured = read_json("confidence.json")
+    write_json(measured | {"model_version": "another"}, "confidence.json")
+    refused("expected the confidence in model 2017-03-r1-.*, found that in another")
+
+
+def test_confidence_grows_with_the_behaviors_a_vector_rests_on():
+    table = encode_all()
+    rests_on = dict(
+        zip(table["n_behaviors"].to_pylist(), table["confidence"].to_pylist(), strict=True)
+    )
+    assert set(rests_on) == {24, 6}
+    assert 0 <= rests_on[6] <= rests_on[24] <= 1
+    version = table["model_version"][0].as_py()
+    points = [{"n_behaviors": n, "confidence": c} for n, c in ((6, 0.25), (24, 0.75))]
+    write_json({"model_version": version, "points": points}, "confidence.json")
+    assert encode_all()["confidence"].to_pylist() == [0.75] * 11 + [0.25]
 
 
 def test_an_interest_that_the_model_does_not_know_is_refused():

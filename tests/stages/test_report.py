@@ -18,6 +18,7 @@ def write_run(run):
     """The files of the stages before, as they write them; returns the page that is due."""
     Path("params.yaml").write_text(yaml.safe_dump(dict(run.settings), sort_keys=False))
     kinds = {"catalog": run.catalog, "validation": run.months, "assign_items": run.assigned}
+    kinds["drift"] = run.drift
     kinds["heads"] = {head["task"]: head for head in run.heads}
     for kind, results in kinds.items():
         for name, result in results.items():
@@ -86,7 +87,7 @@ def test_a_rerun_gives_the_same_bytes_and_other_months_change_nothing():
 
 
 @pytest.mark.usefixtures("run")
-@pytest.mark.parametrize("kind", ["catalog", "validation", "assign_items"])
+@pytest.mark.parametrize("kind", ["catalog", "validation", "assign_items", "drift"])
 def test_a_missing_month_is_named_and_nothing_is_written(kind):
     Path(f"reports/{kind}/2017-12.json").unlink()
     with pytest.raises(FileNotFoundError, match=rf"{kind}: .*missing 2017-12\.json"):

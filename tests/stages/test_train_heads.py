@@ -29,6 +29,7 @@ def write_vectors(x, order=None, version="v1"):
         order,
         pa.FixedSizeListArray.from_arrays(flat, width),
         [1] * n,
+        pa.array([0.5] * n, pa.float32()),
         ["2017-01"] * n,
         ["2017-10"] * n,
         [version] * n,
