@@ -106,6 +106,8 @@ class EmbedItems(Section):
 
 
 class ClusterInterests(Section):
+    start: Literal["standing", "anew"]
+    min_kept_cosine: Share
     method: Literal["auto", "hdsc", "kmeans", "two_level_kmeans"]
     n_interests: Annotated[int, Field(ge=2)]
     sample_size: Count
