@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lurm.months import month_name
-from lurm.smen import Smen, SmenSettings
+from lurm.smen import Smen, SmenSettings, Version
 from lurm.storage import (
     read_array,
     read_parquet,
@@ -139,7 +139,7 @@ def load_states(folder: Path, model_version: str) -> UserStates:
     )
 
 
-def user_vectors(states: UserStates, vectors: NDArray[np.float32], model_version: str) -> pa.Table:
+def user_vectors(states: UserStates, vectors: NDArray[np.float32], version: Version) -> pa.Table:
     """The published table (:func:`lurm.tables.user_vectors_schema`) of vectors (U, d)."""
     width = vectors.shape[1]
     columns = [
@@ -148,7 +148,7 @@ def user_vectors(states: UserStates, vectors: NDArray[np.float32], model_version
         pa.array(np.rint(states.n_behaviors).astype(np.int64)),
         pa.array([month_name(number) for number in states.first_month.tolist()], pa.string()),
         pa.array([month_name(number) for number in states.last_month.tolist()], pa.string()),
-        pa.array([model_version] * len(states.users), pa.string()),
+        *(pa.array([name] * len(states.users), pa.string()) for name in version),
     ]
     return pa.table(columns, schema=user_vectors_schema(width, states.users.type))
 

@@ -126,6 +126,7 @@ class BuildBoi(Section):
 
 
 class PretrainSmen(Section):
+    space: Literal["standing", "new"]
     scales: dict[Name, Count] = Field(min_length=1)
     n_anchors: Count
     width: Count

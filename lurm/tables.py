@@ -56,6 +56,7 @@ def user_vectors_schema(width: int, id_type: pa.DataType) -> pa.Schema:
             ("first_month", pa.string()),
             ("last_month", pa.string()),
             ("model_version", pa.string()),
+            ("space_version", pa.string()),
         ]
     )
 

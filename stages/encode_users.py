@@ -1,7 +1,7 @@
 """Encode all users as of a month, going on from the states of the month before (paper 2.2).
 
 In:  the month's bags, the states of the month before, SMEN.
-Out: the states after the month; one row per user: vector, behaviors, first and last month, version;
+Out: the states after the month; one row per user: vector, behaviors, first and last month, model, space;
      the note that the month is encoded.
 
 The note says the same under one model whatever the month holds: the heads wait for it, and do not
@@ -32,16 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     smen, version = load_smen(args.smen)
-    states = load_states(args.previous, version)
+    states = load_states(args.previous, version.model)
     boi = read_parquet(args.boi)
     check_columns(boi.schema, BOI, str(args.boi))
     after, vectors = encode_month(smen, states, boi, month_number(args.month))
-    save_states(after, args.state, version)
+    save_states(after, args.state, version.model)
     write_parquet(user_vectors(after, vectors, version), args.vectors)
-    write_json({"month": args.month, "model_version": version}, args.encoded)
+    write_json({"month": args.month, "model_version": version.model}, args.encoded)
     log.info(
-        "%s: %d users before, %d rows of bags in, %d users out, model %s",
-        *(args.vectors, len(states.users), len(boi), len(after.users), version),
+        "%s: %d users before, %d rows of bags in, %d users out, model %s, space %s",
+        *(args.vectors, len(states.users), len(boi), len(after.users), *version),
     )
 
 

@@ -16,6 +16,7 @@ ones get new members, and old centres are reported against new.
 I items, D interests (D' standing ones), H hidden size.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -86,14 +87,16 @@ def shares_of(interests: np.ndarray, n_behaviors: np.ndarray, n_interests: int) 
     return shares
 
 
-def first_lineage(shares: np.ndarray, through: str) -> pa.Table:
+def first_lineage(shares: Sequence[float] | np.ndarray, through: str) -> pa.Table:
     """The lineage (``tables.INTEREST_LINEAGE``) of a first release: all are born, ids are rows.
 
     ``shares`` (D,) of behaviors; ``through``: the last month that the release has learnt from.
     """
     none = pa.table({name: pa.array([], kind) for name, kind in INTEREST_LINEAGE.items()})
-    nothing = np.zeros(len(shares), dtype=bool)
-    return next_lineage(none, nothing, np.zeros(len(shares)), shares, shares[:0], through)
+    nothing = np.zeros(len(shares))
+    return next_lineage(
+        none, nothing.astype(bool), nothing, np.asarray(shares), nothing[:0], through
+    )
 
 
 def next_lineage(
