@@ -192,6 +192,8 @@ class Evaluation(Section):
 
 class Gate(Section):
     max_auc_loss: Share
+    max_head_loss: Share
+    max_cosine_loss: Share
     max_empty_interests: Share
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
