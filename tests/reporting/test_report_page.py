@@ -229,3 +229,16 @@ def test_examples_are_the_largest_and_some_down_to_the_smallest_without_the_empt
     assert (np.diff(sizes[spread]) < 0).all()
     assert example_rows(np.zeros(3, int), 2, 2) == ([], [])
     assert example_rows(np.array([0, 4]), 2, 2) == ([1], [])
+
+
+def test_after_a_retraining_the_page_says_what_became_of_interests_and_space():
+    first, _ = page_of()
+    assert {"since-standing", "space"}.isdisjoint(first.texts)
+    run = make_run()
+    since = {"kept": 3, "born": 1, "retired": 2, "behaviors_kept": 0.982}
+    page, _ = page_of(
+        clustering={**run.clustering, "since_standing": since},
+        smen={**run.smen, "space_version": "2017-09-r1-0a1b2c3d"},
+    )
+    assert "3 interests were kept, 1 born and 2 retired; 98.2%" in page.texts["since-standing"]
+    assert page.texts["space"] == "2017-09-r1-0a1b2c3d"
