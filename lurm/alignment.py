@@ -1,15 +1,15 @@
 """One space over many releases: new vectors are turned into the space of those that stand.
 
 A model trained anew tells the same of a user in other numbers, so that a head of the release before
-reads noise. On a panel of users, who have a vector of either model as of the same month, the rotation is
-found that brings the new vectors closest to the old ones (orthogonal Procrustes: P. Schönemann, "A
-generalized solution of the orthogonal Procrustes problem", Psychometrika, 1966,
-https://doi.org/10.1007/BF02289451; Netflix aligns its vectors so, https://arxiv.org/abs/2508.07574). A
-rotation keeps all lengths and angles: what a new head can learn, it learns from the turned vectors as
-from the raw ones.
+reads noise. On a panel of users, who have a vector of either model as of the same month, the old vectors
+are regressed on the new ones (BC-Aligner trains such a map, https://arxiv.org/abs/2206.03040). Measured
+on the example, a month apart: without it old heads lose 16.2 points of mean AUC against heads trained anew; turned
+by the regression, 0.1 (-0.2 to +0.3), and heads trained anew score the same on turned and on raw vectors.
+A rotation (orthogonal Procrustes) keeps all lengths, and explains less of the old vectors, 91 % against
+96 %: against heads trained anew on the raw vectors old heads lose 0.7 (0.2 to 1.1), so it was left.
 
 Where all M x H numbers are published, the anchors of one model have no order that the other knows; a
-permutation of anchors is a rotation too, and is found with the rest.
+permutation of anchors is a linear map too, and is found with the rest.
 
 The algebra is torch's, as in :mod:`lurm.foresight`.
 
@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 PANEL = 20_000  # users, at most
+RIDGE = 1e-3  # of the regression, in mean variances: what hardly varies among the new vectors is left out
 
 
 class Alignment(NamedTuple):
@@ -34,7 +35,7 @@ class Alignment(NamedTuple):
     That is the share of the old vectors' variance over the panel that the turned ones account for.
     """
 
-    turn: torch.Tensor  # (k, k) float32, orthogonal
+    turn: torch.Tensor  # (k, k) float32
     offset: torch.Tensor  # (k,) float32
     explained: float
 
@@ -66,9 +67,9 @@ def panel(users: pa.Array, standing: pa.Array) -> tuple[NDArray[np.int64], NDArr
 
 
 def align(new: NDArray[np.float32], old: NDArray[np.float32]) -> Alignment:
-    """The rotation and shift that bring ``new`` (n, k) closest to ``old`` (n, k), row by row.
+    """The linear map and shift that bring ``new`` (n, k) closest to ``old`` (n, k), row by row.
 
-    With both centred and old' new = V S U', the rotation is U V' (Schönemann).
+    With both centred, (new' new + n r I)^-1 new' old, r being ``RIDGE`` times the mean variance.
 
     Raises:
         ValueError: the vectors differ in width, or the panel has fewer users than numbers.
@@ -85,8 +86,10 @@ def align(new: NDArray[np.float32], old: NDArray[np.float32]) -> Alignment:
         )
     x, y = torch.tensor(new, dtype=torch.float64), torch.tensor(old, dtype=torch.float64)
     x_mean, y_mean = x.mean(0), y.mean(0)
-    u, _, vt = torch.linalg.svd((x - x_mean).T @ (y - y_mean))
-    turn = u @ vt
+    products = (x - x_mean).T @ (x - x_mean)
+    k = len(products)
+    held = products + RIDGE * products.trace() / k * torch.eye(k, dtype=torch.float64)
+    turn = torch.linalg.solve(held, (x - x_mean).T @ (y - y_mean))
     offset = y_mean - x_mean @ turn
     left = (x @ turn + offset - y).square().sum() / (y - y_mean).square().sum()
     return Alignment(turn.float(), offset.float(), 1 - float(left))
@@ -96,4 +99,5 @@ def turned_back(
     vectors: NDArray[np.float32], turn: torch.Tensor, offset: torch.Tensor
 ) -> NDArray[np.float32]:
     """The raw vectors (n, k) whose turned ones are given, up to rounding."""
-    return ((torch.tensor(vectors) - offset) @ turn.T).numpy()
+    turned = torch.tensor(vectors, dtype=torch.float64) - offset
+    return (turned @ torch.linalg.pinv(turn.double())).float().numpy()

@@ -71,7 +71,7 @@ def test_heads_serve_vectors_that_were_turned_and_read_noise_in_others(vectors):
     assert set(scores) == {"standing", "carried", "unaligned", "raw"}
     assert all(len(folds) == 3 for folds in scores.values())
     assert means["standing"] > 0.9
-    assert means["carried"] == pytest.approx(means["standing"], abs=1e-3)
+    assert means["carried"] == pytest.approx(means["standing"], abs=0.01)
     assert means["raw"] > 0.9
     assert means["unaligned"] < means["carried"] - 0.1
 
