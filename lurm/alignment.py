@@ -3,10 +3,10 @@
 A model trained anew tells the same of a user in other numbers, so that a head of the release before
 reads noise. On a panel of users, who have a vector of either model as of the same month, the old vectors
 are regressed on the new ones (BC-Aligner trains such a map, https://arxiv.org/abs/2206.03040). Measured
-on the example, a month apart: without it old heads lose 16.2 points of mean AUC against heads trained anew; turned
-by the regression, 0.1 (-0.2 to +0.3), and heads trained anew score the same on turned and on raw vectors.
-A rotation (orthogonal Procrustes) keeps all lengths, and explains less of the old vectors, 91 % against
-96 %: against heads trained anew on the raw vectors old heads lose 0.7 (0.2 to 1.1), so it was left.
+on the example, a month apart: without it old heads lose 16.2 points of mean AUC against heads trained
+anew; turned by the regression 0.1 (-0.2 to +0.3), and heads trained anew score the same on turned and on
+raw vectors. A rotation (orthogonal Procrustes) keeps all lengths but explains less of the old vectors,
+91 % against 96 %: there old heads lose 0.7 (0.2 to 1.1) against heads trained anew on the raw vectors.
 
 Where all M x H numbers are published, the anchors of one model have no order that the other knows; a
 permutation of anchors is a linear map too, and is found with the rest.

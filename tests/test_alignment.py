@@ -72,5 +72,5 @@ def test_what_hardly_varies_is_held_back():
     new = old.copy()
     new[:, 5] = 1e-4 * new[:, 5]  # to be blown up ten thousand times
     found = align(new, old)
-    assert np.abs(found.turn).max() < 100
+    assert found.turn.abs().max() < 100
     assert found.explained > 0.99
