@@ -25,7 +25,7 @@ from benchmarks import logs
 from benchmarks.measure import measure, slope, table
 from lurm.encoding import encode_month, no_users, save_states, user_vectors
 from lurm.pretraining import view_periods
-from lurm.smen import Smen, SmenSettings
+from lurm.smen import Smen, SmenSettings, Version
 from lurm.storage import write_json, write_parquet
 from lurm.timelines import build_timelines
 
@@ -81,7 +81,8 @@ def encode(n_users: int, n_months: int, newcomers: float) -> Callable[[], Any]:
             state_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
             published = Path(folder, "vectors.parquet")
             nothing_known = np.zeros(len(vectors), dtype=np.float32)
-            write_parquet(user_vectors(states, vectors, nothing_known, "v"), published)
+            table = user_vectors(states, vectors, nothing_known, Version("v", "v"))
+            write_parquet(table, published)
             vector_bytes = os.path.getsize(published)
         return months, lives, float(apart), state_bytes, vector_bytes, len(states.users)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lurm.months import month_name
-from lurm.smen import Smen, SmenSettings
+from lurm.smen import Smen, SmenSettings, Version
 from lurm.storage import (
     read_array,
     read_parquet,
@@ -143,7 +143,7 @@ def user_vectors(
     states: UserStates,
     vectors: NDArray[np.float32],
     confidence: NDArray[np.float32],
-    model_version: str,
+    version: Version,
 ) -> pa.Table:
     """The published table (:func:`lurm.tables.user_vectors_schema`) of vectors (U, d), confidence (U,)."""
     width = vectors.shape[1]
@@ -154,7 +154,7 @@ def user_vectors(
         pa.array(confidence),
         pa.array([month_name(number) for number in states.first_month.tolist()], pa.string()),
         pa.array([month_name(number) for number in states.last_month.tolist()], pa.string()),
-        pa.array([model_version] * len(states.users), pa.string()),
+        *(pa.array([name] * len(states.users), pa.string()) for name in version),
     ]
     return pa.table(columns, schema=user_vectors_schema(width, states.users.type))
 

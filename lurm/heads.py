@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from lurm.metrics import accuracy, auc, roc_curve, standard_error
 from lurm.storage import read_tensors, write_tensors
+from lurm.vectors import vector_matrix, vector_space
 
 
 class Training(TypedDict, total=False):
@@ -76,35 +77,6 @@ class Scores:
             "acc": self.mean_accuracy,
             "folds": [{"auc": auc, "acc": acc} for auc, acc in folds],
         }
-
-
-def vector_matrix(vectors: pa.Table) -> np.ndarray:
-    """The user vectors as one matrix, (U, d) float32. vectors: `tables.user_vectors_schema`.
-
-    Raises:
-        ValueError: the table is no table of user vectors, is empty, or holds vectors of several
-            models, which do not share a space.
-    """
-    kind = vectors.schema.field("vector").type if "vector" in vectors.column_names else None
-    if (
-        kind is None
-        or not pa.types.is_fixed_size_list(kind)
-        or "model_version" not in vectors.column_names
-    ):
-        raise ValueError(
-            "user vectors: expected columns vector (list of fixed size) and model_version, "
-            f"found {', '.join(f'{field.name} {field.type}' for field in vectors.schema)}"
-        )
-    versions = vectors["model_version"].unique().to_pylist()
-    if len(versions) != 1:
-        raise ValueError(
-            f"user vectors: expected rows of one model, found {len(versions)} "
-            f"({', '.join(map(str, versions))}); encode all users with the same model"
-        )
-    values = vectors["vector"].combine_chunks().flatten().to_numpy().astype(np.float32, copy=False)
-    if len(values) != len(vectors) * kind.list_size:
-        raise ValueError("user vectors: some users have no vector; leave them out of the table")
-    return values.reshape(-1, kind.list_size)
 
 
 def normalizer(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -205,7 +177,7 @@ def _copy(mlp: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def predict(head: Head, x: np.ndarray) -> np.ndarray:
-    """Class probabilities, (U, C) float32. x: (U, d), vectors of the model the head was trained on.
+    """Class probabilities, (U, C) float32. x: (U, d), vectors of the space the head was trained in.
 
     Raises:
         ValueError: the vectors have another width than those of the training.
@@ -213,7 +185,7 @@ def predict(head: Head, x: np.ndarray) -> np.ndarray:
     if x.shape[1] != len(head.mean):
         raise ValueError(
             f"the head takes vectors of width {len(head.mean)}, got {x.shape[1]}; "
-            "apply it to vectors of the model it was trained on"
+            "apply it to vectors of the space it was trained in"
         )
     with torch.no_grad():
         logits = head.logits(torch.tensor(x, dtype=torch.float32))
@@ -228,16 +200,16 @@ def predictions(vectors: pa.Table, heads: Mapping[str, tuple[Head, Mapping[str, 
     vectors: `tables.user_vectors_schema`; heads: by task, each as :func:`load_head` returns it.
 
     Raises:
-        ValueError: a head belongs to another model than the vectors, or two columns share a name.
+        ValueError: a head belongs to another space than the vectors, or two columns share a name.
     """
-    x = vector_matrix(vectors)
-    version = vectors["model_version"][0].as_py()
+    x, space = vector_matrix(vectors), vector_space(vectors)
     columns: dict[str, Any] = {name: vectors[name] for name in ("user_id", "model_version")}
     for task, (head, about) in sorted(heads.items()):
-        if about["model_version"] != version:
+        trained_in = about.get("space_version", about["model_version"])
+        if trained_in != space:
             raise ValueError(
-                f"the head of {task} was trained on vectors of model {about['model_version']}, "
-                f"expected those of {version}; train it anew"
+                f"the head of {task} was trained on vectors of space {trained_in}, these are of "
+                f"space {space}; train it anew, or take vectors of its space"
             )
         probabilities = predict(head, x)
         if about["value"] is not None:
@@ -262,6 +234,56 @@ def splits(
             yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
 
 
+def fold_heads(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    folds: int,
+    repeats: int,
+    seed: int,
+    **training: Unpack[Training],
+) -> Iterator[tuple[Head, np.ndarray]]:
+    """For every repeat and fold the head that its training part gives, and the rows of its test part.
+
+    x: (U, d) float32; y: (U,) class index 0..C-1, every class at least ``folds`` times.
+
+    Raises:
+        ValueError: a class has fewer users than there are folds, or the vectors are not usable.
+    """
+    counts = np.bincount(y)
+    if len(counts) < 2 or counts.min() < folds:
+        raise ValueError(
+            f"{folds} folds need at least two classes with {folds} users each, "
+            f"got classes of {', '.join(map(str, counts))} users"
+        )
+    for number, (train, test) in enumerate(splits(y, folds, repeats, seed)):
+        yield train_head(x[train], y[train], len(counts), seed=seed + number, **training), test
+
+
+def carry_heads(
+    x: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    *,
+    folds: int,
+    repeats: int,
+    seed: int,
+    **training: Unpack[Training],
+) -> tuple[list[float], dict[str, list[float]]]:
+    """AUC of every fold (K) with heads trained on ``x``: on its own vectors, and on other vectors by name.
+
+    The other vectors (U, d) are of the same users, by another model; a head meets them of users only that
+    it was not trained on. The rest is as for :func:`cross_validate`.
+    """
+    own: list[float] = []
+    carried: dict[str, list[float]] = {name: [] for name in others}
+    for head, test in fold_heads(x, y, folds=folds, repeats=repeats, seed=seed, **training):
+        own.append(auc(y[test], predict(head, x[test])))
+        for name, other in others.items():
+            carried[name].append(auc(y[test], predict(head, other[test])))
+    return own, carried
+
+
 def cross_validate(
     x: np.ndarray,
     y: np.ndarray,
@@ -278,15 +300,8 @@ def cross_validate(
     Raises:
         ValueError: a class has fewer users than there are folds, or the vectors are not usable.
     """
-    counts = np.bincount(y)
-    if len(counts) < 2 or counts.min() < folds:
-        raise ValueError(
-            f"{folds} folds need at least two classes with {folds} users each, "
-            f"got classes of {', '.join(map(str, counts))} users"
-        )
     scores = Scores([], [], [], [])
-    for train, test in splits(y, folds, repeats, seed):
-        head = train_head(x[train], y[train], len(counts), seed=seed + len(scores.auc), **training)
+    for head, test in fold_heads(x, y, folds=folds, repeats=repeats, seed=seed, **training):
         probabilities = predict(head, x[test])
         scores.auc.append(auc(y[test], probabilities))
         scores.accuracy.append(accuracy(y[test], probabilities))

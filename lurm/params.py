@@ -106,6 +106,8 @@ class EmbedItems(Section):
 
 
 class ClusterInterests(Section):
+    start: Literal["standing", "anew"]
+    min_kept_cosine: Share
     method: Literal["auto", "hdsc", "kmeans", "two_level_kmeans"]
     n_interests: Annotated[int, Field(ge=2)]
     sample_size: Count
@@ -124,6 +126,7 @@ class BuildBoi(Section):
 
 
 class PretrainSmen(Section):
+    space: Literal["standing", "new"]
     scales: dict[Name, Count] = Field(min_length=1)
     n_anchors: Count
     width: Count
@@ -238,6 +241,8 @@ class Evaluation(Section):
 
 class Gate(Section):
     max_auc_loss: Share
+    max_head_loss: Share
+    max_cosine_loss: Share
     max_empty_interests: Share
     confidence: Annotated[float, Field(gt=0, lt=1)]
 

@@ -169,6 +169,17 @@ def pretrain(
     return smen.cpu().eval(), losses
 
 
+def published(smen: Smen, timelines: Timelines, users: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The published vectors (n, k) of the users' whole lives; users: (n,) row numbers."""
+    vectors = [np.zeros((0, smen.settings.n_published), dtype=np.float32)]
+    for part in np.split(users, range(CHUNK, len(users), CHUNK)):
+        first, last = timelines.first_bag[part], timelines.first_bag[part + 1]
+        with torch.no_grad():
+            encoded = smen(view_periods(timelines, first, last, smen.settings))
+            vectors.append(smen.publish(encoded).numpy())
+    return np.concatenate(vectors)
+
+
 def _cuts(
     smen: Smen,
     timelines: Timelines,

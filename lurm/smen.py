@@ -14,7 +14,7 @@ Worth knowing before reading on:
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,8 @@ class Smen(nn.Module):
     """The encoder, and the contrastive head that only training uses."""
 
     directions: Tensor  # (M * H, k), if there is a published width
+    turn: Tensor | None  # (k, k), and `offset` (k,): into an older space (:mod:`lurm.alignment`)
+    offset: Tensor | None
 
     def __init__(self, settings: SmenSettings) -> None:
         super().__init__()
@@ -113,6 +115,8 @@ class Smen(nn.Module):
         nn.init.normal_(self.head_mix, std=m**-0.5)
         if settings.published_width:
             self.register_buffer("directions", torch.zeros(m * h, settings.published_width))
+        self.register_buffer("turn", None)  # absent from the state until there is one
+        self.register_buffer("offset", None)
 
     # ---- time aggregation ----------------------------------------------------------------------
 
@@ -174,9 +178,16 @@ class Smen(nn.Module):
         return self.merge([self.advance(periods, start, steps) for periods in scales])
 
     def publish(self, users: Tensor) -> Tensor:
-        """The published vectors of (n, M, H): all numbers, or those of :mod:`lurm.foresight` (n, k)."""
-        flat = users.flatten(1)
-        return flat @ self.directions if self.settings.published_width else flat
+        """The published vectors of (n, M, H): all numbers, or those of :mod:`lurm.foresight` (n, k).
+
+        If an older space is kept, they are turned into it.
+        """
+        published = users.flatten(1)
+        if self.settings.published_width:
+            published = published @ self.directions
+        if self.turn is not None and self.offset is not None:
+            published = published @ self.turn + self.offset
+        return published
 
     # ---- contrastive head ----------------------------------------------------------------------
 
@@ -187,10 +198,24 @@ class Smen(nn.Module):
         return self.head_out(functional.relu(v + mixed).flatten(1))
 
 
-def load_smen(path: Path) -> tuple[Smen, str]:
-    """The encoder of a safetensors file, ready to encode, and its model version."""
+class Version(NamedTuple):
+    """Which model made vectors, and in which space they lie: the model's own, or an older one's."""
+
+    model: str
+    space: str
+
+
+def load_smen(path: Path) -> tuple[Smen, Version]:
+    """The encoder of a safetensors file, ready to encode, and its version.
+
+    A file that names no ``space_version`` is in the space of its own model.
+    """
     tensors, settings = read_tensors(path)
-    version = settings.pop("model_version")
+    model = settings.pop("model_version")
+    version = Version(model, settings.pop("space_version", model))
     smen = Smen(SmenSettings(**settings))
+    for name in ("turn", "offset"):
+        if name in tensors:
+            smen.register_buffer(name, torch.empty_like(tensors[name]))
     smen.load_state_dict(tensors)
     return smen.eval(), version

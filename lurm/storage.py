@@ -157,6 +157,18 @@ def read_tensors(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
         return {name: file.get_tensor(name) for name in file.keys()}, settings  # noqa: SIM118
 
 
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """The JSON settings in the header of a safetensors file; raises as :func:`read_parquet` does."""
+    from safetensors import SafetensorError, safe_open
+
+    with (
+        _expecting("safetensors", path, SafetensorError),
+        safe_open(str(path), framework="np") as file,  # no torch for a header
+    ):
+        settings: dict[str, Any] = json.loads((file.metadata() or {}).get("settings", "{}"))
+        return settings
+
+
 def file_hash(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with Path(path).open("rb") as file:

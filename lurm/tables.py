@@ -28,6 +28,18 @@ ITEM_INTERESTS = {
     "weight": pa.float32(),
     "cosine": pa.float32(),
 }
+# Every interest there ever was, sorted by id (lurm/interests/lineage.py). `interest` is its row, null once
+# it is retired; `since` and `until` are the last training months of the releases that it came and went
+# with; `cosine` is between where it stood and its centre now; `share` is of behaviors.
+INTEREST_LINEAGE = {
+    "interest_id": pa.int64(),
+    "interest": pa.int32(),
+    "status": pa.string(),  # kept | born | retired
+    "since": pa.string(),
+    "until": pa.string(),
+    "cosine": pa.float32(),
+    "share": pa.float64(),
+}
 # Bag-of-Interests of a month, sorted by user, then interest: counts, never logs, since counts add up.
 BOI = {"user_id": ID, "interest": pa.int32(), "count": pa.float32()}
 # Who had a behavior in which category during a label month.
@@ -51,6 +63,7 @@ def user_vectors_schema(width: int, id_type: pa.DataType) -> pa.Schema:
             ("first_month", pa.string()),
             ("last_month", pa.string()),
             ("model_version", pa.string()),
+            ("space_version", pa.string()),
         ]
     )
 

@@ -1,8 +1,11 @@
 """Cluster item vectors into interests and give every item its interest (paper 2.1.2).
 
-In:  items and their vectors (I, H); the pinned training months and catalog, to describe them.
+In:  items and their vectors (I, H); the pinned training months and catalog, to describe them; the
+     interests of the standing release, if there is one.
 Out: centres (D, H); the sampled items E'; the map of items to interests; a table in which each
-     interest can be recognised; JSON figures by items and by behaviors.
+     interest can be recognised; the lineage of interests; JSON figures by items and by behaviors.
+
+With a standing release interests go on from where they stood, and its report sets them beside a cold start.
 """
 
 import argparse
@@ -10,14 +13,26 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from lurm.console import run_stage
 from lurm.interests.assignment import assign, nearest_of
-from lurm.interests.clustering import cluster, sample_items
+from lurm.interests.assignment import nearest as nearest_centres
+from lurm.interests.clustering import Clustering, cluster, cluster_onward, sample_items
 from lurm.interests.description import count_behaviors, describe, item_texts, spread
-from lurm.params import load_params
+from lurm.interests.lineage import (
+    changes,
+    first_lineage,
+    next_lineage,
+    places,
+    remain,
+    shares_of,
+    standing_interests,
+)
+from lurm.params import ClusterInterests, load_params
 from lurm.storage import (
     month_files,
     read_array,
@@ -26,6 +41,7 @@ from lurm.storage import (
     write_json,
     write_parquet,
 )
+from lurm.tables import INTEREST_LINEAGE, check_columns
 
 log = logging.getLogger("cluster_interests")
 
@@ -33,9 +49,9 @@ log = logging.getLogger("cluster_interests")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("items", "vectors", "training", "centres", "sample"):
+    for name in ("items", "vectors", "training", "standing", "centres", "sample"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("item-interests", "interests", "result"):
+    for name in ("item-interests", "interests", "lineage", "result"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
     params = load_params("params.yaml")
@@ -51,14 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     started = time.perf_counter()
     sample = sample_items(len(items), settings.sample_size, settings.seed)
-    found = cluster(
-        vectors[sample],
-        settings.n_interests,
-        settings.method,
-        rounds=settings.rounds,
-        sparsity=settings.sparsity,
-        seed=settings.seed,
-    )
+    old = read_standing(args.standing, items["item_id"])
+    found, kept, cosines = find_interests(vectors, sample, old, settings)
     clustered = time.perf_counter()
     log.info("%s: %d steps, the last %s", found.method, len(found.history), found.history[-1])
     item_interests = assign(
@@ -83,11 +93,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         "items": spread(*place, np.ones(len(items)), settings.n_interests),
         "behaviors": spread(*place, n_behaviors, settings.n_interests),
     }
+    through = params.training.through
+    shares = shares_of(place[0], n_behaviors, settings.n_interests)
+    if old is None:
+        lineage = first_lineage(shares, through)
+    else:
+        before = shares_of(old.interests, n_behaviors, old.interests.max(initial=-1) + 1)
+        lineage = next_lineage(old.lineage, kept, cosines, shares, before, through)
+        result["since_standing"] = changes(lineage, old.interests, place[0], n_behaviors)
+        log.info("since the standing release: %s", result["since_standing"])
+    if old is not None and settings.start == "standing":
+        result["cold_start"] = cold_start(vectors, sample, n_behaviors, settings)
+        log.info("a cold start: %s", result["cold_start"])
     texts = item_texts(catalog, params.embed_items.text_columns)
     write_array(found.centres, args.centres)
     write_parquet(items.take(sample), args.sample)
     write_parquet(item_interests, args.item_interests)
     write_parquet(describe(nearest, texts, n_behaviors, n_users), args.interests)
+    write_parquet(lineage, args.lineage)
     write_json(result, args.result)
     log.info(
         "%d items, %d sampled: %d interests by %s in %.1f s, assigned in %.1f s",
@@ -95,6 +118,62 @@ def main(argv: Sequence[str] | None = None) -> None:
         *(clustered - started, assigned - clustered),
     )
     log.info("by items: %s; by behaviors: %s", result["items"], result["behaviors"])
+
+
+class Standing(NamedTuple):
+    """The interests of the standing release: their lineage, and every item's row there, (I,), or -1."""
+
+    lineage: pa.Table
+    interests: np.ndarray
+
+
+def read_standing(folder: Path, item_ids: pa.ChunkedArray) -> Standing | None:
+    """What the items' interests were in the standing release; None before there is one."""
+    release = folder / "release"
+    if not release.exists():
+        return None
+    nearest = nearest_of(read_parquet(release / "item_interests.parquet"))
+    lineage = read_parquet(release / "interest_lineage.parquet")
+    check_columns(lineage.schema, INTEREST_LINEAGE, str(release / "interest_lineage.parquet"))
+    return Standing(lineage, standing_interests(item_ids, nearest))
+
+
+def find_interests(
+    vectors: np.ndarray, sample: np.ndarray, old: Standing | None, settings: ClusterInterests
+) -> tuple[Clustering, np.ndarray, np.ndarray]:
+    """The interests; which rows hold what stood there, (D,) bool; cosines (D,) to where it stood."""
+    if old is None or settings.start == "anew":
+        nothing = np.zeros(settings.n_interests)
+        return start_cold(vectors, sample, settings), nothing.astype(bool), nothing
+    starts = places(vectors, old.interests, settings.n_interests)
+    found, lost = cluster_onward(
+        vectors[sample], starts, rounds=settings.rounds, seed=settings.seed
+    )
+    return found, *remain(starts, found.centres, lost, settings.min_kept_cosine)
+
+
+def start_cold(vectors: np.ndarray, sample: np.ndarray, settings: ClusterInterests) -> Clustering:
+    """The interests as if none stood."""
+    return cluster(
+        vectors[sample],
+        settings.n_interests,
+        settings.method,
+        rounds=settings.rounds,
+        sparsity=settings.sparsity,
+        seed=settings.seed,
+    )
+
+
+def cold_start(
+    vectors: np.ndarray, sample: np.ndarray, n_behaviors: np.ndarray, settings: ClusterInterests
+) -> dict[str, dict[str, float]]:
+    """The figures of a cold start, by items and by behaviors."""
+    interests, cosines = nearest_centres(vectors, start_cold(vectors, sample, settings).centres)
+    place = interests[:, 0], cosines[:, 0]
+    return {
+        "items": spread(*place, np.ones(len(vectors)), settings.n_interests),
+        "behaviors": spread(*place, n_behaviors, settings.n_interests),
+    }
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 In:  the month's bags, the states of the month before, SMEN, its measured confidence.
 Out: the states after the month; one row per user: vector, behaviors, confidence, first and last month,
-     version; the note that the month is encoded.
+     model, space; the note that the month is encoded.
 
 The note says the same under one model whatever the month holds: the heads wait for it, and do not
 train again when a month is corrected.
@@ -34,22 +34,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     smen, version = load_smen(args.smen)
     measured = read_json(args.confidence)
-    if measured["model_version"] != version:
+    if measured["model_version"] != version.model:
         raise ValueError(
-            f"{args.confidence}: expected the confidence in model {version}, found that in "
+            f"{args.confidence}: expected the confidence in model {version.model}, found that in "
             f"{measured['model_version']}; run measure_confidence"
         )
-    states = load_states(args.previous, version)
+    states = load_states(args.previous, version.model)
     boi = read_parquet(args.boi)
     check_columns(boi.schema, BOI, str(args.boi))
     after, vectors = encode_month(smen, states, boi, month_number(args.month))
-    save_states(after, args.state, version)
+    save_states(after, args.state, version.model)
     confidence = Confidence.from_json(measured).of(after.n_behaviors)
     write_parquet(user_vectors(after, vectors, confidence, version), args.vectors)
-    write_json({"month": args.month, "model_version": version}, args.encoded)
+    write_json({"month": args.month, "model_version": version.model}, args.encoded)
     log.info(
-        "%s: %d users before, %d rows of bags in, %d users out, model %s",
-        *(args.vectors, len(states.users), len(boi), len(after.users), version),
+        "%s: %d users before, %d rows of bags in, %d users out, model %s, space %s",
+        *(args.vectors, len(states.users), len(boi), len(after.users), *version),
     )
 
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     smen, version = load_smen(args.smen)
     timelines = load_timelines(args.timelines)
     found = measure_confidence(smen, timelines, **settings.model_dump())
-    write_json({"model_version": version, **found}, args.confidence)
+    write_json({"model_version": version.model, **found}, args.confidence)
     points = found["points"]
     if not points:
         log.warning(

@@ -1,10 +1,12 @@
 """Pre-train SMEN on two views of every user's life (paper 2.2, eq. 5-9).
 
-In:  the training timelines; the interests' centres.
+In:  the training timelines; the interests' centres; the users' vectors of the standing release, if there
+     is one, as of the last training month.
 Out: the encoder with its settings and version, the user states before the first month, the loss
      curve, JSON figures.
 
-Several processes share the work under torchrun (lurm/distributed.py); the first writes. The bytes above are
+With a standing release the encoder's vectors are turned into its space (lurm/alignment.py). Several
+processes share the work under torchrun (lurm/distributed.py); the first writes. The bytes above are
 those of one process on a CPU with float32; other choices give other roundings.
 """
 
@@ -14,15 +16,26 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
+from lurm.alignment import align, panel
 from lurm.console import run_stage
 from lurm.distributed import processes
 from lurm.encoding import no_users, save_states
 from lurm.interests.clustering import group_interests
 from lurm.params import load_params
-from lurm.pretraining import pretrain
+from lurm.pretraining import pretrain, published
 from lurm.smen import SmenSettings
-from lurm.storage import read_array, write_csv, write_json, write_tensors
+from lurm.storage import (
+    read_array,
+    read_json,
+    read_parquet,
+    write_csv,
+    write_json,
+    write_tensors,
+)
 from lurm.timelines import load_timelines
+from lurm.vectors import vector_matrix, vector_space
 
 log = logging.getLogger("pretrain_smen")
 
@@ -30,7 +43,7 @@ log = logging.getLogger("pretrain_smen")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("timelines", "centres", "smen", "start", "result", "plot"):
+    for name in ("timelines", "centres", "standing", "smen", "start", "result", "plot"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
@@ -39,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = params.pretrain_smen
 
     timelines = load_timelines(args.timelines)
+    standing = read_standing(args.standing, params.training.through)
+    if chosen.space == "new":
+        standing = None
     settings = SmenSettings(
         n_interests=params.cluster_interests.n_interests,
         n_anchors=chosen.n_anchors,
@@ -72,22 +88,47 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if not writes:
         return
+    aligned = None
+    if standing is not None:
+        here, there = panel(timelines.users, standing["user_id"].combine_chunks())
+        old = vector_matrix(standing.take(pa.array(there)))
+        aligned = align(published(smen, timelines, here), old)
+        smen.turn, smen.offset = aligned.turn, aligned.offset
     weights = hashlib.sha256()
     for tensor in smen.state_dict().values():
         weights.update(tensor.numpy().tobytes())
     version = f"{params.training.through}-r{params.training.release}-{weights.hexdigest()[:8]}"
-    write_tensors(smen.state_dict(), args.smen, {"model_version": version, **settings.to_json()})
+    about = {"model_version": version}
+    if standing is not None:
+        about["space_version"] = vector_space(standing)
+    write_tensors(smen.state_dict(), args.smen, {**about, **settings.to_json()})
     save_states(no_users(settings, timelines.users.type), args.start, version)
     write_csv({"epoch": range(1, len(losses) + 1), "loss": losses}, args.plot)
     result = {
-        "model_version": version,
+        **about,
         "n_users": len(timelines.users),
         "n_bags": len(timelines.months),
         "n_weights": sum(tensor.numel() for tensor in smen.parameters()),
         "loss": losses[-1],
     }
+    if aligned is not None:
+        result["alignment"] = {"n_users": len(here), "explained": round(aligned.explained, 6)}
     write_json(result, args.result)
     log.info("%s: %s", args.smen, result)
+
+
+def read_standing(folder: Path, through: str) -> pa.Table | None:
+    """The vectors of the standing release as of the month; None before there is a release."""
+    release = folder / "release"
+    if not release.exists():
+        return None
+    about = read_json(release / "about.json")
+    if about["month"] != through:
+        raise ValueError(
+            f"{release}: expected the standing vectors as of training.through ({through}), found those "
+            f"as of {about['month']}; let lurm_retrain order the training"
+        )
+    return read_parquet(release / "user_vectors.parquet")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import pyarrow as pa
 import torch
 
 from lurm.console import run_stage
-from lurm.heads import Training, cross_validate, roc_table, save_head, train_head, vector_matrix
+from lurm.heads import Training, cross_validate, roc_table, save_head, train_head
 from lurm.params import load_params
 from lurm.storage import month_files, read_parquet, write_csv, write_json
 from lurm.tables import LABELS, LANDED_USERS, check_columns
 from lurm.tasks import task_labels
+from lurm.vectors import vector_matrix, vector_space
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "value": task.value,
         "classes": labels.classes,
         "model_version": vectors["model_version"][0].as_py(),
+        "space_version": vector_space(vectors),
         "as_of": settings.as_of,
     }
     classes = [{"class": name, "n_users": n} for name, n in labels.counts.items()]

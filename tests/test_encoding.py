@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lurm.encoding import encode_month, load_states, no_users, save_states, user_vectors
 from lurm.months import month_name
-from lurm.smen import Smen, SmenSettings
+from lurm.smen import Smen, SmenSettings, Version
 from lurm.storage import file_hash
 from lurm.tables import user_vectors_schema
 from tests import reference
@@ -238,15 +238,16 @@ def test_published_vectors_say_whose_they_are_and_how_they_came_about():
     smen = make()
     lives = {"ü": {FIRST: {0: 2.0}, FIRST + 2: {1: 0.25, 2: 0.75}}, "a": {FIRST + 2: {3: 1.0}}}
     *_, (_, states, vectors) = encode_months(smen, lives, range(FIRST, FIRST + 3))
-    table = user_vectors(states, vectors, np.array([0.1, 0.3], np.float32), "v1")
+    confidence = np.array([0.1, 0.3], np.float32)
+    table = user_vectors(states, vectors, confidence, Version("v2", "v1"))
     assert table.schema == user_vectors_schema(M * H, pa.string())
     rows = table.to_pylist()
     assert [row["user_id"] for row in rows] == ["a", "ü"]
     assert [row["n_behaviors"] for row in rows] == [1, 3]
     assert table["confidence"].to_numpy().tolist() == pytest.approx([0.1, 0.3])
+    assert {(row["model_version"], row["space_version"]) for row in rows} == {("v2", "v1")}
     assert rows[1]["first_month"] == month_name(FIRST)
     assert {row["last_month"] for row in rows} == {month_name(FIRST + 2)}
-    assert {row["model_version"] for row in rows} == {"v1"}
     np.testing.assert_array_equal([row["vector"] for row in rows], vectors)
 
 

@@ -14,6 +14,7 @@ from lurm.heads import (
     stratified_folds,
     train_head,
     vector_matrix,
+    vector_space,
 )
 
 QUICK = {"hidden": 8, "max_epochs": 8, "batch_size": 64, "learning_rate": 2e-2}
@@ -173,13 +174,14 @@ def test_there_is_a_curve_for_the_second_of_two_classes_and_for_each_of_more():
         assert all(np.trapezoid(curve, grid) > 0.85 for curve in curves.values())
 
 
-def vectors_table(rows, versions):
-    return pa.table(
-        {
-            "vector": pa.array(rows, pa.list_(pa.float32(), 2)),
-            "model_version": pa.array(versions, pa.string()),
-        }
-    )
+def vectors_table(rows, versions, spaces=None):
+    columns = {
+        "vector": pa.array(rows, pa.list_(pa.float32(), 2)),
+        "model_version": pa.array(versions, pa.string()),
+    }
+    if spaces is not None:
+        columns["space_version"] = pa.array(spaces, pa.string())
+    return pa.table(columns)
 
 
 def test_the_table_of_vectors_becomes_a_matrix_also_when_sliced():
@@ -188,16 +190,30 @@ def test_the_table_of_vectors_becomes_a_matrix_also_when_sliced():
     assert vector_matrix(pa.concat_tables([table, table])).shape == (6, 2)
 
 
+def test_vectors_of_several_models_of_one_space_are_one_matrix():
+    table = vectors_table([[0, 0], [1, 2]], ["v", "w"], ["v", "v"])
+    assert vector_matrix(table).tolist() == [[0, 0], [1, 2]]
+    assert vector_space(table) == "v"
+
+
+def test_vectors_from_before_there_were_spaces_lie_in_that_of_their_model():
+    assert vector_space(vectors_table([[0, 0]], ["v"])) == "v"
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         (pa.table({"user_id": [1]}), "expected columns vector"),
         (pa.table({"vector": [1.0], "model_version": ["v"]}), "found vector double"),
-        (vectors_table([[1, 2], [1, 2]], ["v", "w"]), "expected rows of one model, found 2"),
+        (vectors_table([[1, 2], [1, 2]], ["v", "w"]), "expected rows of one space, found 2"),
+        (
+            vectors_table([[1, 2], [1, 2]], ["v", "v"], ["v", "w"]),
+            r"expected rows of one space, found 2 \(v, w\)",
+        ),
         (vectors_table([], []), "found 0"),
         (vectors_table([[1, 2], None], ["v", "v"]), "some users have no vector"),
     ],
 )
-def test_tables_that_hold_no_vectors_of_one_model_are_refused(table, message):
+def test_tables_that_hold_no_vectors_of_one_space_are_refused(table, message):
     with pytest.raises(ValueError, match=message):
         vector_matrix(table)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from lurm.contrastive import nt_xent
 from lurm.pretraining import view_periods
-from lurm.smen import Smen, SmenSettings, load_smen
+from lurm.smen import Smen, SmenSettings, Version, load_smen
 from lurm.storage import write_tensors
 from lurm.timelines import Periods, build_timelines
 from tests import reference
@@ -359,7 +359,24 @@ def test_the_encoder_comes_back_from_its_file_with_its_scales_in_order(options, 
     about = {"model_version": "v1", **smen.settings.to_json()}
     write_tensors(smen.state_dict(), tmp_path / "smen.safetensors", about)
     loaded, version = load_smen(tmp_path / "smen.safetensors")
-    assert version == "v1"
+    assert version == Version("v1", "v1")
     assert loaded.settings == smen.settings
     lives = reference.random_lives(4, np.random.default_rng(5))
     np.testing.assert_array_equal(encode(loaded, lives), encode(smen, lives))
+
+
+@pytest.mark.parametrize("published_width", [0, 5])
+def test_an_encoder_that_keeps_an_older_space_turns_its_vectors_into_it(published_width, tmp_path):
+    smen = make(published_width=published_width).float()
+    if published_width:
+        smen.directions.normal_()
+    plain = smen.publish(torch.ones(3, M, H))
+    k = plain.shape[1]
+    assert "turn" not in smen.state_dict()
+    smen.turn, smen.offset = torch.randn(k, k), torch.randn(k)
+    about = {"model_version": "v2", "space_version": "v1", **smen.settings.to_json()}
+    write_tensors(smen.state_dict(), tmp_path / "smen.safetensors", about)
+    loaded, version = load_smen(tmp_path / "smen.safetensors")
+    assert version == Version("v2", "v1")
+    expected = plain @ smen.turn + smen.offset
+    torch.testing.assert_close(loaded.publish(torch.ones(3, M, H)), expected)

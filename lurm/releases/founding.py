@@ -46,7 +46,7 @@ def found(project: Path, repository: Path, store: str, endpoint: str | None) -> 
         new.do("git", "switch", "--quiet", "--force-create", BRANCH)
         new.do(
             "git", "rm", "-r", "--quiet", "--ignore-unmatch",
-            "data/landing.dvc", "dvc.lock", "reports",
+            "data/landing.dvc", "standing/release.dvc", "dvc.lock", "reports",
         )  # fmt: skip
         parser = YAML()
         parser.width = 1000

@@ -1,17 +1,19 @@
 """The gate of a retraining: new models replace the standing ones only if they are as good.
 
 Both are judged on the same labels, users and folds: heads are trained anew on the vectors of either, as
-of the new cut-off, which neither has seen beyond.
+of the new cut-off, which neither has seen beyond. If the new vectors keep the space of the standing ones,
+the heads of these are tried on them too, and must lose next to nothing against heads trained anew; and
+interests that went on from the standing ones must hold their items as closely as after a cold start.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lurm.metrics import paired_interval
-from lurm.params import load_params
-from lurm.releases.plans import RELEASE_MODEL
-from lurm.releases.workspaces import Workspace
+from lurm.params import Params, load_params
+from lurm.releases.workspaces import RELEASE_MODEL, Workspace
 from lurm.storage import read_json, write_json, write_text
 
 PASSED = "passed-against"  # file of a run: the published commit that its models were compared with
@@ -35,27 +37,18 @@ def gate(workspace: Workspace) -> dict[str, Any]:
             f"{found['empty_interests']:.1%} of the interests hold no behavior, at most "
             f"{limits.max_empty_interests:.1%} are allowed (gate.max_empty_interests)"
         )
-    if RELEASE_MODEL in workspace.outputs(workspace.published()):
-        evaluation = settings.evaluation
-        standing = standing_scores(workspace, evaluation.as_of, list(settings.tasks))
-        new = {t: _auc(workspace.root / f"reports/heads/{t}.json") for t in settings.tasks}
-        differences = [
-            sum(new[t][fold] - standing[t][fold] for t in new) / len(new)
-            for fold in range(evaluation.folds * evaluation.repeats)
-        ]
-        mean, low, high = paired_interval(differences, 1 / evaluation.folds, limits.confidence)
-        found |= {
-            "auc_difference": {"mean": mean, "low": low, "high": high},
-            "tasks": {
-                t: {"new": _mean(new[t]), "standing": _mean(standing[t])} for t in settings.tasks
-            },
-        }
-        if mean < -limits.max_auc_loss and high < 0:
+    if "cold_start" in interests:
+        found["cosine_loss"] = cosine_loss(interests)
+        if found["cosine_loss"] > limits.max_cosine_loss:
             faults.append(
-                f"the mean AUC over {len(new)} tasks falls by {-100 * mean:.1f} points "
-                f"({limits.confidence:.0%} interval {100 * low:.1f} to {100 * high:.1f}), at most "
-                f"{100 * limits.max_auc_loss:.1f} are allowed (gate.max_auc_loss)"
+                f"the mean cosine of items to their interests is {found['cosine_loss']:.1%} below that of "
+                f"a cold start, at most {limits.max_cosine_loss:.1%} are allowed (gate.max_cosine_loss); "
+                "set cluster_interests.start to anew"
             )
+    if RELEASE_MODEL in workspace.outputs(workspace.published()):
+        compared, at_fault = _compare(workspace, settings)
+        found |= compared
+        faults += at_fault
     write_json(
         found | {"passed": not faults, "faults": faults}, workspace.root / "reports/gate.json"
     )
@@ -65,14 +58,85 @@ def gate(workspace: Workspace) -> dict[str, Any]:
     return found
 
 
+def cosine_loss(interests: Mapping[str, Any]) -> float:
+    """By what share the mean cosine is below that of a cold start; by items or behaviors, what is worse.
+
+    >>> now, cold = {"mean_cosine": 0.9}, {"mean_cosine": 0.92}
+    >>> cosine_loss({"items": now, "behaviors": cold, "cold_start": {"items": cold, "behaviors": cold}})
+    0.021739
+    """
+    cold = interests["cold_start"]
+    losses = (
+        1 - interests[by]["mean_cosine"] / cold[by]["mean_cosine"] for by in ("items", "behaviors")
+    )
+    return round(max(losses), 6)
+
+
+def _compare(workspace: Workspace, settings: Params) -> tuple[dict[str, Any], list[str]]:
+    """The new models beside the standing ones, and what is too bad to pass."""
+    evaluation, limits, tasks = settings.evaluation, settings.gate, list(settings.tasks)
+    old = standing_scores(workspace, evaluation.as_of, tasks)
+    scores = {
+        task: {"new": _auc(workspace.root / f"reports/heads/{task}.json"), **old[task]}
+        for task in tasks
+    }
+
+    def difference(of: str, to: str) -> dict[str, float]:
+        """AUC of the one minus the other: mean over tasks and folds, and its interval."""
+        paired = [
+            sum(score[of][fold] - score[to][fold] for score in scores.values()) / len(tasks)
+            for fold in range(evaluation.folds * evaluation.repeats)
+        ]
+        ends = paired_interval(paired, 1 / evaluation.folds, limits.confidence)
+        return dict(zip(("mean", "low", "high"), ends, strict=True))
+
+    def in_words(change: Mapping[str, float], sign: int) -> str:
+        low, high = sorted(sign * 100 * change[end] for end in ("low", "high"))
+        return (
+            f"by {abs(100 * change['mean']):.1f} points ({limits.confidence:.0%} interval "
+            f"{low:.1f} to {high:.1f})"
+        )
+
+    found: dict[str, Any] = {
+        "auc_difference": difference("new", "standing"),
+        "tasks": {
+            task: {name: _mean(values) for name, values in score.items()}
+            for task, score in scores.items()
+        },
+    }
+    faults = []
+    change = found["auc_difference"]
+    if change["mean"] < -limits.max_auc_loss and change["high"] < 0:
+        faults.append(
+            f"the mean AUC over {len(tasks)} tasks falls {in_words(change, 1)}, at most "
+            f"{100 * limits.max_auc_loss:.1f} are allowed (gate.max_auc_loss)"
+        )
+    if any("carried" not in score for score in scores.values()):  # vectors of another width
+        return found, faults
+    found["head_loss"] = lost = difference("new", "carried")
+    if any("unaligned" not in score for score in scores.values()):  # a new space
+        return found, faults
+    found["head_loss_unaligned"] = difference("raw", "unaligned")
+    found["alignment_loss"] = difference("raw", "new")
+    if lost["mean"] > limits.max_head_loss and lost["low"] > 0:
+        faults.append(
+            f"heads of the standing release lose against heads trained anew on the new vectors "
+            f"{in_words(lost, 1)}, at most {100 * limits.max_head_loss:.1f} are allowed "
+            "(gate.max_head_loss); set pretrain_smen.space to new, and have heads trained anew"
+        )
+    return found, faults
+
+
 def has_passed(workspace: Workspace) -> bool:
     """Whether the gate let the new models pass against what is published now."""
     mark = workspace.folder / PASSED
     return mark.exists() and mark.read_text("utf-8") == workspace.published()
 
 
-def standing_scores(workspace: Workspace, as_of: str, tasks: list[str]) -> dict[str, list[float]]:
-    """AUC of every fold and task with heads trained on the published vectors as of a month.
+def standing_scores(
+    workspace: Workspace, as_of: str, tasks: list[str]
+) -> dict[str, dict[str, list[float]]]:
+    """AUC of every fold by task and by what ``stages/carry_heads.py`` tells apart.
 
     Raises:
         ValueError: the standing release has not encoded that month.
@@ -92,11 +156,11 @@ def standing_scores(workspace: Workspace, as_of: str, tasks: list[str]) -> dict[
     labels = workspace.params()["tasks"]
     for task in tasks:
         workspace.do(
-            "python", "stages/train_heads.py", "--task", task, "--labels", labels[task]["labels"],
-            "--vectors", str(vectors), "--head", str(place / f"{task}.safetensors"),
-            "--result", str(place / f"{task}.json"), "--roc", str(place / f"{task}.csv"),
+            "python", "-m", "stages.carry_heads", "--task", task, "--labels", labels[task]["labels"],
+            "--standing", str(vectors), "--vectors", path, "--smen", RELEASE_MODEL,
+            "--result", str(place / f"{task}.json"),
         )  # fmt: skip
-    return {task: _auc(place / f"{task}.json") for task in tasks}
+    return {task: read_json(place / f"{task}.json") for task in tasks}
 
 
 def _auc(path: Path) -> list[float]:

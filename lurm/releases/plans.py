@@ -16,10 +16,10 @@ from ruamel.yaml.comments import CommentedSeq
 from lurm.landing import delivered_months
 from lurm.months import month_name, month_number
 from lurm.params import Month, Section
-from lurm.releases.workspaces import BRANCH, Workspace, land
+from lurm.releases.standing import stand_on
+from lurm.releases.workspaces import BRANCH, RELEASE_MODEL, Workspace, land
 from lurm.storage import read_json, replacing, write_json
 
-RELEASE_MODEL = "models/smen.safetensors"
 # Stages that make models; a refresh must find them as the release left them.
 TRAINING = (
     *("pin_training", "pin_catalog", "embed_items", "cluster_interests", "build_timelines"),
@@ -104,7 +104,12 @@ class Retrain(Section):
         return f"retrain through {self.through}"
 
     def prepare(self, workspace: Workspace) -> None:
-        """Land the months that are not in yet, with the users file, and order the training."""
+        """Land the months that are not in yet, with the users file, and order the training.
+
+        Raises:
+            ValueError: there is a release to go on from, which has not encoded ``through``.
+        """
+        stand_on(workspace, self.through)
         known = list(workspace.params()["months"])
         span = months_between(self.first, self.last)
         land(workspace, [m for m in span if m not in known] or known[-1:], users=True)

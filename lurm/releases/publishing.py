@@ -5,15 +5,23 @@ push. A tag never moves: ``refresh/2017-08/r1``, and after a correction ``refres
 ``refresh/2017-08`` points to the newest of them, and ``release/2`` to the second set of models.
 """
 
+import json
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from lurm.releases.gates import gate, has_passed
 from lurm.releases.locks import locked
 from lurm.releases.plans import Plan, Refresh, Retrain, read_plan
-from lurm.releases.workspaces import BRANCH, CommandError, Workspace, bring_up_to_date
-from lurm.storage import read_json, write_json
+from lurm.releases.workspaces import (
+    BRANCH,
+    RELEASE_MODEL,
+    CommandError,
+    Workspace,
+    bring_up_to_date,
+)
+from lurm.storage import read_json, read_settings, write_json
 
 ATTEMPTS = 5  # against runs that publish from other machines, which the lock does not hold off
 
@@ -79,13 +87,44 @@ def _check_up_to_date(workspace: Workspace) -> None:
 
 
 def _record(workspace: Workspace, plan: Plan, tags: list[str]) -> dict[str, Any]:
-    """What a release says of itself: what for, from what, by which images."""
+    """What a release says of itself: whose vectors in which space, what for, from what, by which images."""
     steps = sorted((workspace.folder / "steps").glob("*.json"))
     images = {path.stem: read_json(path).get("image") for path in steps}
+    before = workspace.ask("show", f"{workspace.published()}:reports/release.json")
     return {
+        **compatibility(
+            read_settings(workspace.root / RELEASE_MODEL), json.loads(before) if before else {}
+        ),
         "plan": plan.model_dump(),
         "names": tags,
         "on_top_of": workspace.published(),
         "runner": os.environ.get("LURM_RUNNER", "process"),
         "images": {step: image for step, image in images.items() if image},
+    }
+
+
+def compatibility(about: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Model and space version, and the models published before whose vectors and heads share the space.
+
+    Args:
+        about: the settings in the header of the encoder that is published.
+        before: what the publication before said of itself; empty before there was one.
+
+    >>> first = compatibility({"model_version": "a"}, {})
+    >>> first
+    {'model_version': 'a', 'space_version': 'a', 'compatible_with': []}
+    >>> compatibility({"model_version": "b", "space_version": "a"}, first)["compatible_with"]
+    ['a']
+    >>> compatibility({"model_version": "c"}, first)["compatible_with"]
+    []
+    """
+    model = about["model_version"]
+    space = about.get("space_version", model)
+    earlier: list[str] = []
+    if before.get("space_version", before.get("model_version")) == space:
+        earlier = [*before.get("compatible_with", []), before["model_version"]]
+    return {
+        "model_version": model,
+        "space_version": space,
+        "compatible_with": [name for name in dict.fromkeys(earlier) if name != model],
     }

@@ -19,18 +19,26 @@ STANDING = {"coffee": [0.70, 0.72], "age": [0.60, 0.58]}
 def workspace(tmp_path, monkeypatch):
     """A retraining that ended: with scores of its own and of the standing models, and empty interests."""
 
-    def make(new, *, standing=STANDING, empty=0.0):
+    def make(new, *, standing=STANDING, empty=0.0, cold=None, **carried):
         settings = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
         settings["tasks"] = {task: settings["tasks"][task] for task in STANDING}
         settings["evaluation"] |= {"folds": 2, "repeats": 1}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-        write_json(
-            {"behaviors": {"share_empty": empty}}, tmp_path / "reports/cluster_interests.json"
-        )
+        interests = {
+            "items": {"mean_cosine": 0.93},
+            "behaviors": {"share_empty": empty, "mean_cosine": 0.94},
+        }
+        if cold:
+            interests["cold_start"] = {by: {"mean_cosine": cold} for by in ("items", "behaviors")}
+        write_json(interests, tmp_path / "reports/cluster_interests.json")
         for task, scores in new.items():
             folds = {"folds": [{"auc": auc} for auc in scores]}
             write_json(folds, tmp_path / f"reports/heads/{task}.json")
-        monkeypatch.setattr(gates, "standing_scores", lambda *_: standing)
+        told = {
+            task: {"standing": scores, **{name: them[task] for name, them in carried.items()}}
+            for task, scores in (standing or {}).items()
+        }
+        monkeypatch.setattr(gates, "standing_scores", lambda *_: told)
         published = {RELEASE_MODEL: "a"} if standing else {}
         return SimpleNamespace(
             root=tmp_path,
@@ -88,6 +96,45 @@ def test_too_many_empty_interests_do_not_pass(workspace):
 def test_all_faults_are_told_at_once(workspace):
     with pytest.raises(ValueError, match=r"interests hold no behavior.*; the mean AUC"):
         gate(workspace(shifted(-0.02), empty=0.06))
+
+
+def test_heads_that_go_on_serving_pass(workspace):
+    there = workspace(
+        STANDING, carried=shifted(-0.004), unaligned=shifted(-0.2), raw=shifted(0.001)
+    )
+    found = gate(there)
+    assert found["head_loss"]["mean"] == pytest.approx(0.004)
+    assert found["head_loss_unaligned"]["mean"] == pytest.approx(0.201)
+    assert found["alignment_loss"]["mean"] == pytest.approx(0.001)
+    assert found["tasks"]["age"]["carried"] == pytest.approx(0.586)
+
+
+def test_heads_that_plainly_lose_do_not_pass(workspace):
+    there = workspace(STANDING, carried=shifted(-0.02), unaligned=shifted(-0.2), raw=STANDING)
+    with pytest.raises(ValueError, match="heads of the standing release lose") as refused:
+        gate(there)
+    assert "by 2.0 points (95% interval 2.0 to 2.0), at most 0.5" in str(refused.value)
+    assert "set pretrain_smen.space to new" in str(refused.value)
+    assert not has_passed(there)
+
+
+def test_a_loss_of_heads_that_may_be_chance_passes(workspace):
+    carried = {"coffee": [0.60, 0.80], "age": [0.60, 0.58]}
+    found = gate(workspace(STANDING, carried=carried, unaligned=carried, raw=STANDING))
+    assert found["head_loss"]["mean"] == pytest.approx(0.005)
+    assert found["head_loss"]["low"] < 0
+
+
+def test_in_a_new_space_what_heads_would_lose_is_told_and_allowed(workspace):
+    found = gate(workspace(STANDING, carried=shifted(-0.2)))
+    assert found["head_loss"]["mean"] == pytest.approx(0.2)
+    assert "head_loss_unaligned" not in found
+
+
+def test_interests_that_hold_their_items_less_closely_than_a_cold_start_do_not_pass(workspace):
+    assert gate(workspace(STANDING, cold=0.935))["cosine_loss"] == pytest.approx(0.005, abs=1e-3)
+    with pytest.raises(ValueError, match=r"2\.1% below that of a cold start, at most 1\.0%.*anew"):
+        gate(workspace(STANDING, cold=0.95))
 
 
 def test_a_first_release_is_compared_with_nothing(workspace):
@@ -149,5 +196,12 @@ def test_a_retraining_that_passes_is_the_next_release_and_moves_no_name_of_a_mon
     assert training["months"] == ["2017-01", "2017-02", "2017-03"]
     assert later.at("main", "reports/gate.json")["passed"]
     assert later.hashes()[RELEASE_MODEL] != models
+    first, second = (later.at(name, "reports/release.json") for name in ("refresh/2017-06", "main"))
+    assert second["model_version"] != first["model_version"] == first["space_version"]
+    assert second["space_version"] == first["space_version"]
+    assert second["compatible_with"] == [first["model_version"]]
+    told = later.at("main", "reports/gate.json")
+    assert {"head_loss", "head_loss_unaligned", "alignment_loss"} <= told.keys()
+    assert told["cosine_loss"] < 0.01
     for month in ("2017-04", "2017-05", "2017-06"):  # all months follow the new models
         assert later.hashes()[vectors(month)] != later.hashes(f"refresh/{month}")[vectors(month)]

@@ -264,3 +264,16 @@ def test_a_calm_run_says_so_and_one_month_has_nothing_to_be_compared_with():
     page, text = page_of(months=["2017-10"])
     assert page.row("drift", "Change of volume")[1] == ""
     assert "movers" not in page.tables
+
+
+def test_after_a_retraining_the_page_says_what_became_of_interests_and_space():
+    first, _ = page_of()
+    assert {"since-standing", "space"}.isdisjoint(first.texts)
+    run = make_run()
+    since = {"kept": 3, "born": 1, "retired": 2, "behaviors_kept": 0.982}
+    page, _ = page_of(
+        clustering={**run.clustering, "since_standing": since},
+        smen={**run.smen, "space_version": "2017-09-r1-0a1b2c3d"},
+    )
+    assert "3 interests were kept, 1 born and 2 retired; 98.2%" in page.texts["since-standing"]
+    assert page.texts["space"] == "2017-09-r1-0a1b2c3d"

@@ -24,7 +24,7 @@ def write_settings(tasks):
     Path("params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
-def write_vectors(x, version="v1"):
+def write_vectors(x, version="v1", space=None):
     columns = [
         [f"u{n:02d}" for n in range(len(x))],
         pa.FixedSizeListArray.from_arrays(pa.array(x.ravel()), WIDTH),
@@ -32,6 +32,7 @@ def write_vectors(x, version="v1"):
         pa.array([0.5] * len(x), pa.float32()),
         *([month] * len(x) for month in ("2017-01", "2017-10")),
         [version] * len(x),
+        [space or version] * len(x),
     ]
     schema = user_vectors_schema(WIDTH, pa.string())
     write_parquet(pa.table([pa.array(c) for c in columns], schema=schema), "vectors.parquet")
@@ -95,11 +96,24 @@ def test_a_user_is_scored_alike_in_any_company(x):
     assert alone["age"].to_pylist() == whole["age"].to_pylist()
 
 
-def test_a_head_of_another_model_is_refused(x):
+def test_a_head_of_another_space_is_refused(x):
     write_vectors(x, version="v2")
-    with pytest.raises(ValueError, match="head of age was trained on vectors of model v1"):
+    with pytest.raises(
+        ValueError, match="head of age was trained on vectors of space v1, these are"
+    ):
         main(ARGS)
     assert not Path("predictions.parquet").exists()
+
+
+def test_a_head_serves_a_later_model_that_keeps_its_space(x):
+    write_vectors(x)
+    main(ARGS)
+    before = read_parquet("predictions.parquet")
+    write_vectors(x, version="v2", space="v1")
+    main(ARGS)
+    after = read_parquet("predictions.parquet")
+    assert set(after["model_version"].to_pylist()) == {"v2"}
+    assert after["coffee"].equals(before["coffee"])
 
 
 @pytest.mark.usefixtures("x")

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from lurm.interests.assignment import nearest
 from lurm.storage import read_array, read_json, read_parquet, write_array, write_parquet
-from lurm.tables import ITEM_INTERESTS, TIMESTAMP, check_columns
+from lurm.tables import INTEREST_LINEAGE, ITEM_INTERESTS, TIMESTAMP, check_columns
 from stages.cluster_interests import main
 
 PARAMS = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8"))
@@ -17,9 +18,11 @@ OUTS = {
     "--sample": "models/interest_sample.parquet",
     "--item-interests": "models/item_interests.parquet",
     "--interests": "models/interests.parquet",
+    "--lineage": "models/interest_lineage.parquet",
     "--result": "reports/cluster_interests.json",
 }
 ARGS = ["--items=items.parquet", "--vectors=vectors.npy", "--training=training"]
+ARGS += ["--standing=standing"]
 ARGS += [f"{name}={path}" for name, path in OUTS.items()]
 WORDS = ["COFFEE", "TEA", "DOG FOOD", "SOAP"]
 
@@ -111,3 +114,108 @@ def test_more_interests_than_distinct_vectors_writes_nothing():
     with pytest.raises(ValueError, match="200 distinct vectors"):
         main(ARGS)
     assert not Path("models").exists()
+
+
+# ---- with a standing release ---------------------------------------------------------------------
+
+
+def stand():
+    """Let what the stage has made be the standing release."""
+    Path("standing/release").mkdir(parents=True)
+    for name in ("item_interests", "interest_lineage"):
+        Path(f"models/{name}.parquet").rename(f"standing/release/{name}.parquet")
+
+
+def test_a_first_release_bears_all_its_interests_and_is_not_compared():
+    main(ARGS)
+    lineage = read_parquet("models/interest_lineage.parquet")
+    check_columns(lineage.schema, INTEREST_LINEAGE, "lineage")
+    assert lineage["interest_id"].to_pylist() == lineage["interest"].to_pylist() == [0, 1, 2, 3]
+    assert set(lineage["status"].to_pylist()) == {"born"}
+    assert set(lineage["since"].to_pylist()) == {PARAMS["training"]["through"]}
+    assert {"since_standing", "cold_start"}.isdisjoint(read_json("reports/cluster_interests.json"))
+
+
+def test_a_retraining_in_another_space_keeps_every_interest_in_its_row():
+    main(ARGS)
+    before = read_parquet("models/item_interests.parquet")["interest"].to_pylist()
+    stand()
+    turn, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(8, 8)))
+    write_array((read_array("vectors.npy") @ turn).astype(np.float32), "vectors.npy")
+    write_params(seed=7)
+    main(ARGS)
+    assert read_parquet("models/item_interests.parquet")["interest"].to_pylist() == before
+    lineage = read_parquet("models/interest_lineage.parquet")
+    assert lineage["interest_id"].to_pylist() == lineage["interest"].to_pylist() == [0, 1, 2, 3]
+    assert set(lineage["status"].to_pylist()) == {"kept"}
+    result = read_json("reports/cluster_interests.json")
+    told = result["since_standing"]
+    assert (told["kept"], told["born"], told["retired"]) == (4, 0, 0)
+    assert told["behaviors_kept"] == told["items_kept"] == 1
+    assert told["centre_cosine"]["least"] == pytest.approx(1, abs=1e-5)
+    assert result["method"] == "onward"
+    assert result["behaviors"]["mean_cosine"] == pytest.approx(
+        result["cold_start"]["behaviors"]["mean_cosine"], rel=0.01
+    )
+
+
+def test_a_kind_that_is_gone_is_retired_and_its_row_goes_to_a_new_id():
+    main(ARGS)
+    old = read_parquet("models/item_interests.parquet")
+    of_kind = [old["interest"][kind].as_py() for kind in range(4)]
+    stand()
+    vectors = read_array("vectors.npy").copy()
+    kinds = np.arange(200) % 4
+    # As if no item of the fourth kind had been there.
+    kept = old.filter(pa.array(kinds != 3))
+    write_parquet(kept, "standing/release/item_interests.parquet")
+    main(ARGS)
+    lineage = {row["interest_id"]: row for row in read_parquet(OUTS["--lineage"]).to_pylist()}
+    gone = of_kind[3]
+    assert lineage[gone]["status"] == "retired"
+    assert lineage[gone]["until"] == PARAMS["training"]["through"]
+    assert lineage[gone]["interest"] is None
+    assert lineage[4]["status"] == "born"
+    assert lineage[4]["interest"] == gone
+    assert {row["status"] for n, row in lineage.items() if n not in (gone, 4)} == {"kept"}
+    told = read_json("reports/cluster_interests.json")["since_standing"]
+    assert (told["kept"], told["born"], told["retired"]) == (3, 1, 1)
+    assert told["behaviors_kept"] == pytest.approx(
+        0.76
+    )  # 12 of 50 behaviors are of the fourth kind
+    interests, _ = nearest(vectors, read_array("models/interest_centres.npy"))
+    assert set(interests[kinds == 3, 0]) == {gone}
+
+
+def test_a_start_anew_takes_ids_that_none_had():
+    main(ARGS)
+    stand()
+    write_params(start="anew")
+    main(ARGS)
+    lineage = read_parquet("models/interest_lineage.parquet").to_pylist()
+    assert [row["status"] for row in lineage] == ["retired"] * 4 + ["born"] * 4
+    assert [row["interest_id"] for row in lineage] == list(range(8))
+    assert read_json("reports/cluster_interests.json")["since_standing"]["behaviors_kept"] == 0
+
+
+def test_more_interests_than_stood_keep_those_that_stood():
+    main(ARGS)
+    stand()
+    write_params(n_interests=6)
+    main(ARGS)
+    told = read_json("reports/cluster_interests.json")["since_standing"]
+    assert told["born"] >= 2
+    rows = [
+        row for row in read_parquet(OUTS["--lineage"]).to_pylist() if row["status"] != "retired"
+    ]
+    assert sorted(row["interest"] for row in rows) == list(range(6))
+
+
+def test_a_standing_map_with_ids_of_another_type_is_refused():
+    main(ARGS)
+    stand()
+    path = "standing/release/item_interests.parquet"
+    old = read_parquet(path)
+    write_parquet(old.set_column(0, "item_id", old["item_id"].cast(pa.string())), path)
+    with pytest.raises(ValueError, match="int64 in the catalog but string in the standing map"):
+        main(ARGS)

@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
 def train():
     outs = ["--smen=smen.safetensors", "--start=states/start", "--result=smen.json"]
     small_world.write_centres()
-    inputs = ["--timelines=timelines", "--centres=centres.npy"]
+    inputs = ["--timelines=timelines", "--centres=centres.npy", "--standing=standing"]
     pretrain_smen.main([*inputs, *outs, "--plot=smen.csv"])
     measure_confidence.main(
         ["--timelines=timelines", "--smen=smen.safetensors", "--confidence=confidence.json"]

@@ -1,20 +1,23 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
 
+from lurm.alignment import turned_back
 from lurm.encoding import load_states
+from lurm.pretraining import published
 from lurm.smen import load_smen
-from lurm.storage import read_json
-from lurm.timelines import build_timelines, save_timelines
+from lurm.storage import read_json, write_json, write_parquet
+from lurm.timelines import build_timelines, load_timelines, save_timelines
 from stages.pretrain_smen import main
 from tests import reference, small_world
 
 OUTS = {"smen": "out/smen.safetensors", "result": "out/result.json", "plot": "out/loss.csv"}
 ARGS = [
-    *("--timelines=timelines", "--centres=centres.npy", "--start=out/start"),
+    *("--timelines=timelines", "--centres=centres.npy", "--start=out/start", "--standing=standing"),
     *(f"--{k}={v}" for k, v in OUTS.items()),
 ]
 
@@ -39,15 +42,15 @@ def workspace(tmp_path, monkeypatch):
 def test_the_encoder_its_first_states_and_its_figures_carry_one_version():
     main(ARGS)
     smen, version = load_smen(Path(OUTS["smen"]))
-    assert version.startswith("2017-03-r1-")
+    assert version.model.startswith("2017-03-r1-")
     assert smen.settings.n_interests == 4
     assert list(smen.settings.scales) == ["month", "year"]
-    states = load_states(Path("out/start"), version)
+    states = load_states(Path("out/start"), version.model)
     assert len(states.users) == 0
     assert states.users.type == pa.string()
     assert list(states.scales) == ["month", "year"]
     result = read_json(OUTS["result"])
-    assert result["model_version"] == version
+    assert result["model_version"] == version.model == version.space
     assert result["n_users"] == 10
     assert result["n_bags"] == 30
     losses = pd.read_csv(OUTS["plot"])
@@ -63,14 +66,13 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_another_version():
     small_world.write_settings(pretrain_smen={"seed": 1})
     main(ARGS)
     _, version = load_smen(Path(OUTS["smen"]))
-    assert version not in first[OUTS["result"]].decode()
+    assert version.model not in first[OUTS["result"]].decode()
 
 
-def test_without_the_centres_interests_start_at_random_and_no_centres_are_read():
+def test_interests_may_start_at_random_instead_of_at_the_centres():
     main(ARGS)
     first = small_world.files("out")
     small_world.write_settings(pretrain_smen={"interest_start": "random"})
-    Path("centres.npy").unlink()
     main(ARGS)
     assert small_world.files("out") != first
 
@@ -110,3 +112,85 @@ def test_a_gpu_that_is_not_there_is_refused():
 def test_centres_of_another_number_than_the_interests_are_refused():
     small_world.write_centres(3)
     refused("n_interests is 4, there are 3 centres")
+
+
+# ---- with a standing release ---------------------------------------------------------------------
+
+
+def stand(month="2017-03", keep=slice(None)):
+    """Let what the stage has made be the standing release; returns its vectors, (U, 5)."""
+    smen, version = load_smen(Path(OUTS["smen"]))
+    timelines = load_timelines(Path("timelines"))
+    vectors = published(smen, timelines, np.arange(len(timelines.users)))
+    table = pa.table(
+        {
+            "user_id": timelines.users,
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 5),
+            **{
+                f"{kind}_version": [name] * len(vectors) for kind, name in version._asdict().items()
+            },
+        }
+    )
+    write_parquet(table.take(np.arange(len(table))[keep]), "standing/release/user_vectors.parquet")
+    write_json({"month": month}, "standing/release/about.json")
+    return vectors, version
+
+
+def test_a_retraining_keeps_the_space_and_turns_its_vectors_into_it():
+    main(ARGS)
+    old, first = stand()
+    small_world.write_settings(pretrain_smen={"seed": 1})
+    main(ARGS)
+    smen, second = load_smen(Path(OUTS["smen"]))
+    assert second.model != first.model
+    assert second.space == first.space
+    result = read_json(OUTS["result"])
+    assert result["space_version"] == second.space
+    assert result["alignment"]["n_users"] == 10
+    timelines = load_timelines(Path("timelines"))
+    new = published(smen, timelines, np.arange(10))
+    raw = turned_back(new, smen.turn, smen.offset)
+    spread = ((old - old.mean(0)) ** 2).sum()
+    assert ((new - old) ** 2).sum() < ((raw - old) ** 2).sum()
+    explained = 1 - ((new - old) ** 2).sum() / spread
+    assert explained == pytest.approx(result["alignment"]["explained"], abs=1e-3)
+
+
+def test_the_same_training_again_is_turned_onto_itself():
+    main(ARGS)
+    old, _ = stand()
+    main(ARGS)
+    smen, _ = load_smen(Path(OUTS["smen"]))
+    assert read_json(OUTS["result"])["alignment"]["explained"] == pytest.approx(1, abs=0.01)
+    new = published(smen, load_timelines(Path("timelines")), np.arange(10))
+    np.testing.assert_allclose(new, old, atol=0.2 * old.std())
+
+
+def test_a_new_space_is_founded_on_request():
+    main(ARGS)
+    first = small_world.files("out")
+    stand()
+    small_world.write_settings(pretrain_smen={"space": "new"})
+    main(ARGS)
+    assert small_world.files("out") == first
+
+
+def test_vectors_as_of_another_month_are_refused():
+    main(ARGS)
+    stand(month="2017-02")
+    with pytest.raises(
+        ValueError, match=r"as of training\.through \(2017-03\), found those as of 2017-02"
+    ):
+        main(ARGS)
+
+
+def test_a_space_cannot_be_kept_with_another_width_or_too_few_users():
+    main(ARGS)
+    stand()
+    small_world.write_settings(pretrain_smen={"published_width": 4})
+    with pytest.raises(ValueError, match="standing vectors have 5 numbers, the new ones 4"):
+        main(ARGS)
+    small_world.write_settings()
+    stand(keep=slice(5))
+    with pytest.raises(ValueError, match="more users with standing vectors than the 5 numbers"):
+        main(ARGS)

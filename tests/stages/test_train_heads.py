@@ -33,6 +33,7 @@ def write_vectors(x, order=None, version="v1"):
         ["2017-01"] * n,
         ["2017-10"] * n,
         [version] * n,
+        ["space"] * n,
     ]
     table = pa.table([pa.array(c) for c in columns], schema=user_vectors_schema(width, pa.int64()))
     write_parquet(table, "vectors.parquet")
@@ -78,6 +79,7 @@ def test_a_task_gets_its_scores_its_curve_and_a_head_that_knows_what_it_is(task,
     head, settings = load_head("out/head.safetensors")
     assert settings["classes"] == classes
     assert settings["model_version"] == "v1"
+    assert settings["space_version"] == "space"
     assert predict(head, vector_matrix(read_parquet("vectors.parquet"))).shape == (N_USERS, 2)
     rows = list(csv.DictReader(Path("out/roc.csv").read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 101

@@ -1,0 +1,75 @@
+"""How heads of the standing release do on the new vectors, for one task: the gate of a retraining asks.
+
+In:  the standing vectors and the new ones as of the same month; the new SMEN, which knows how its vectors
+     were turned; the labels, as for train_heads.
+Out: JSON with the AUC of every fold: `standing`, heads trained and scored on the standing vectors;
+     `carried`, the same heads on the new vectors; and if those were turned, `unaligned`, the same heads
+     on the vectors as they were before, and `raw`, heads trained anew on those.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import pyarrow.compute as pc
+import torch
+
+from lurm.alignment import turned_back
+from lurm.console import run_stage
+from lurm.heads import Training, carry_heads, cross_validate
+from lurm.params import load_params
+from lurm.smen import load_smen
+from lurm.storage import read_parquet, write_json
+from lurm.tasks import task_labels
+from lurm.vectors import vector_matrix
+from stages.train_heads import read_source
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Score the heads of one task."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", required=True)
+    for name in ("--labels", "--standing", "--vectors", "--smen", "--result"):
+        parser.add_argument(name, type=Path, required=True)
+    args = parser.parse_args(argv)
+    params = load_params("params.yaml")
+    settings, task = params.evaluation, params.tasks[args.task]
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+    standing, new = (
+        read_parquet(path).sort_by("user_id") for path in (args.standing, args.vectors)
+    )
+    standing = standing.filter(pc.is_in(standing["user_id"], new["user_id"]))
+    new = new.filter(pc.is_in(new["user_id"], standing["user_id"]))
+    months = None if task.value is None else list(settings.label_months)
+    labels = task_labels(
+        standing["user_id"],
+        read_source(args.task, args.labels, months),
+        task.column,
+        task.value,
+        min_class_size=settings.min_class_size,
+        folds=settings.folds,
+    )
+    old_x, new_x = (vector_matrix(table)[labels.rows] for table in (standing, new))
+    smen, _ = load_smen(args.smen)
+    others = {"carried": new_x} if new_x.shape == old_x.shape else {}
+    if smen.turn is not None and smen.offset is not None:
+        others["unaligned"] = turned_back(new_x, smen.turn, smen.offset)
+    how = cast(Training, settings.model_dump(include=set(Training.__annotations__)))
+    splits = {"folds": settings.folds, "repeats": settings.repeats, "seed": settings.seed}
+    own, carried = carry_heads(old_x, others, labels.y, **splits, **how)
+    scores = {"standing": own, **carried}
+    if "unaligned" in others:
+        scores["raw"] = cross_validate(others["unaligned"], labels.y, **splits, **how).auc
+    write_json(scores, args.result)
+    means = {name: round(100 * sum(values) / len(values), 2) for name, values in scores.items()}
+    log.info("%s: AUC in percent %s", args.task, means)
+
+
+if __name__ == "__main__":
+    run_stage(main)
