@@ -6,6 +6,7 @@ What it needs is imported when it runs, so that ``lurm --help`` answers at once.
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lurm.console import run_stage
+from lurm.erasure.commands import add_forget
 from lurm.months import month_number
 from lurm.releases.commands import add_release
 from lurm.use.commands import add_use
@@ -29,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="lurm", description="General-purpose user vectors from behavior logs."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_check, _add_land, _add_land_example, add_release, add_use, _add_airflow):
+    for add in (
+        *(_add_check, _add_land, _add_land_example),
+        *(add_release, add_forget, add_use, _add_airflow),
+    ):
         add(commands)
     args = parser.parse_args(argv)
     for chatty in ("aiobotocore", "botocore", "faiss"):
@@ -80,6 +85,12 @@ def _add_land(commands: argparse._SubParsersAction) -> None:
         action="store_true",
         help="leave the users file as it is, and with it the heads that are trained on it",
     )
+    parser.add_argument(
+        "--tombstones",
+        type=Path,
+        metavar="FILE",
+        help="leave out the users that were forgotten; needs LURM_ERASURE_KEY",
+    )
     _add_landing(parser)
     parser.add_argument(
         "--params", default="params.yaml", metavar="FILE", help="settings (default: %(default)s)"
@@ -88,9 +99,16 @@ def _add_land(commands: argparse._SubParsersAction) -> None:
 
 
 def _land(args: argparse.Namespace) -> None:
+    from lurm.erasure.tombstones import erasure_key, read_tombstones
     from lurm.landing import land_month
 
-    land_month(args.month, args.source, args.landing, args.params, users=not args.keep_users)
+    tombstones = None
+    if args.tombstones:
+        tombstones = read_tombstones(args.tombstones.read_text("utf-8"), erasure_key(os.environ))
+    land_month(
+        args.month, args.source, args.landing, args.params,
+        users=not args.keep_users, tombstones=tombstones,
+    )  # fmt: skip
     # What is in now awaits its own verdict; DVC may take that from an earlier run, and run nothing.
     Path("reports", "refused", f"{args.month}.html").unlink(missing_ok=True)
 

@@ -12,16 +12,19 @@ all of them are known to be good. A file whose bytes are already there is not to
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 from botocore.exceptions import BotoCoreError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from lurm.behaviors import check_delivery
+from lurm.erasure.rows import Found, find_rows, leave_out
+from lurm.erasure.tombstones import Tombstones
 from lurm.months import is_month, month_name, month_number
 from lurm.params import START
 from lurm.storage import file_hash, read_schema, replacing
@@ -65,6 +68,7 @@ def land_month(
     params: Path | str = "params.yaml",
     *,
     users: bool = True,
+    tombstones: Tombstones | None = None,
 ) -> dict[str, str]:
     """Bring one month from the landing place ``source`` into ``landing`` and list it in ``params``.
 
@@ -78,6 +82,7 @@ def land_month(
         landing: the workspace's own landing place.
         params: file whose ``months`` lists the month; its comments and layout stay.
         users: also bring in the users file, which heads are trained on.
+        tombstones: users whose rows are left out, and counted in the landed file's metadata.
 
     Raises:
         ValueError: the month leaves a gap, a file is truncated or has wrong columns, user ids are of
@@ -105,12 +110,41 @@ def land_month(
         check_users(folder, fetched, Path(landing), source)
         if known and month != known[0] and "items.parquet" in fetched:
             check_opening(catalog, Path(landing) / "items.parquet", month, source)
+        if tombstones:
+            leave_out_forgotten(folder, fetched, tombstones)
         done = publish(folder, landing)
     for name, state in done.items():
         log.info("%s: %s", name, state)
     here = [name for name in (new_items, "items.parquet") if (Path(landing) / name).exists()]
     register_month(params, month, (Path(landing) / here[0]).as_posix())
     return done
+
+
+def leave_out_forgotten(folder: Path, names: list[str], tombstones: Tombstones) -> None:
+    """Take the rows of forgotten users out of fetched files; one that has none is not touched."""
+    for name in names:
+        found = find_rows(folder / name, tombstones)
+        if found.rows:
+            leave_out(folder / name, folder / name, tombstones, counted=True)
+            log.warning("%s: %d rows of forgotten users left out", name, found.rows)
+
+
+def find_forgotten(source: str, tombstones: Tombstones) -> dict[str, Found]:
+    """What the deliveries in ``source`` hold of forgotten users, by file; those that hold any.
+
+    A file that is no parquet is passed over: it cannot be landed either.
+
+    Raises:
+        OSError: the source cannot be reached.
+    """
+    files, root = _place(source)
+    found = {}
+    with _reaching(source):
+        for path in sorted([*files.glob(f"{root}/behaviors/*.parquet"), f"{root}/users.parquet"]):
+            if files.exists(path):
+                with suppress(pa.ArrowInvalid), files.open(path) as file:
+                    found[path.removeprefix(f"{root}/")] = find_rows(file, tombstones)
+    return {name: there for name, there in found.items() if there.rows}
 
 
 def delivered_months(source: str) -> list[str]:

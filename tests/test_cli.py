@@ -12,7 +12,9 @@ import pytest
 from lurm.cli import main
 
 
-@pytest.mark.parametrize("words", [[], ["land"], ["land-example"], ["land-example", "ta-feng"]])
+@pytest.mark.parametrize(
+    "words", [[], ["land"], ["forget"], ["land-example"], ["land-example", "ta-feng"]]
+)
 def test_help_is_there_for_every_command(words: list[str], capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([*words, "--help"])

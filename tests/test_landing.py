@@ -13,7 +13,17 @@ import yaml
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from lurm.landing import check_next, fetch, land_month, publish, register_month, staging
+from lurm.erasure.rows import n_left_out
+from lurm.erasure.tombstones import Tombstones
+from lurm.landing import (
+    check_next,
+    fetch,
+    find_forgotten,
+    land_month,
+    publish,
+    register_month,
+    staging,
+)
 from lurm.months import month_name, month_number
 
 PARAMS = """\
@@ -49,6 +59,40 @@ def source(tmp_path: Path) -> Path:
     write(items("a", "b"), folder / "items.parquet")
     write(pa.table({"user_id": ["u"], "age": ["45-54"]}), folder / "users.parquet")
     return folder
+
+
+def test_forgotten_users_stay_outside_and_are_counted(
+    source: Path, params: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tombstones = Tombstones(b"a key")
+    tombstones = tombstones.adding([tombstones.hash("u")])
+    landing = tmp_path / "landing"
+    write(pa.table({"user_id": ["u", "w"], "age": ["1", "2"]}), source / "users.parquet")
+    land_month("2020-03", str(source), landing, params, tombstones=tombstones)
+    for name, others in {"behaviors/2020-03": ["v"], "users": ["w"]}.items():
+        path = landing / f"{name}.parquet"
+        assert pq.read_table(path)["user_id"].to_pylist() == others
+        assert n_left_out(path) == 1
+    assert "behaviors/2020-03.parquet: 1 rows of forgotten users left out" in caplog.text
+    assert not list(tmp_path.glob(".landing*"))
+    again = land_month("2020-03", str(source), landing, params, tombstones=tombstones)
+    assert set(again.values()) == {"unchanged"}
+    assert {
+        name: found.rows for name, found in find_forgotten(str(source), tombstones).items()
+    } == {
+        "behaviors/2020-03.parquet": 1,
+        "behaviors/2020-04.parquet": 1,
+        "users.parquet": 1,
+    }
+
+
+def test_a_delivery_without_forgotten_users_is_landed_as_it_is(
+    source: Path, params: Path, tmp_path: Path
+) -> None:
+    tombstones = Tombstones(b"a key", frozenset(["somebody else's"]))
+    land_month("2020-03", str(source), tmp_path / "landing", params, tombstones=tombstones)
+    for path in (tmp_path / "landing").rglob("*.parquet"):
+        assert path.read_bytes() == (source / path.relative_to(tmp_path / "landing")).read_bytes()
 
 
 def behaviors(month: str, **changes: list) -> pa.Table:

@@ -113,7 +113,7 @@ def environment() -> dict[str, str]:
 
 def inherited() -> dict[str, str]:
     """What a step finds in its environment because the worker has it, never shown: keys among them."""
-    passed = ("AWS_", "OMP_NUM_THREADS")
+    passed = ("AWS_", "LURM_ERASURE_KEY", "OMP_NUM_THREADS")
     return {name: value for name, value in os.environ.items() if name.startswith(passed)}
 
 

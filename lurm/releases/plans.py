@@ -79,13 +79,14 @@ class Refresh(Section):
         """
         now, names = workspace.outputs(), []
         for month in workspace.params()["months"]:
-            taken = workspace.ask("tag", "--list", f"refresh/{month}/r*").split()
+            tags = workspace.ask("tag", "--list", f"refresh/{month}/r*").split()
+            taken = max(map(revision, tags), default=0)  # erasure leaves gaps
             vectors = f"data/user_vectors/{month}.parquet"
             if month < self.month or (month > self.month and not taken):
                 continue
-            newest = f"refresh/{month}/r{len(taken)}"
+            newest = f"refresh/{month}/r{taken}"
             if not taken or workspace.outputs(newest).get(vectors) != now[vectors]:
-                names.append(f"refresh/{month}/r{len(taken) + 1}")
+                names.append(f"refresh/{month}/r{taken + 1}")
         return names
 
 
@@ -131,6 +132,15 @@ class Retrain(Section):
 
 
 Plan = Refresh | Retrain
+
+
+def revision(tag: str) -> int:
+    """The number of a month's revision.
+
+    >>> revision("refresh/2017-08/r12")
+    12
+    """
+    return int(tag.rpartition("/r")[2])
 
 
 def write_plan(plan: Plan, folder: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,32 @@ def prune(places: Places, days: float, *, store: bool) -> dict[str, Any]:
                 removed.append(folder.name)
             else:
                 kept.append(folder.name)
-        with tempfile.TemporaryDirectory(dir=places.home, prefix=".prune.") as name:
-            whole = Workspace(Places(Path(name), places.repository, ""), "prune", (lock,))
-            whole.folder.mkdir(parents=True)
-            whole.do("git", "clone", "--quiet", places.repository, str(whole.root), at=whole.folder)
-            whole.do("dvc", "config", "--local", "cache.dir", str(places.cache))
-            workspaces = [places.runs / run / "workspace" for run in kept]
-            projects = [str(path) for path in workspaces if (path / ".dvc").exists()]
-            using = ["--projects", *projects] if projects else []
-            where = ["--cloud"] if store else []
-            whole.do("dvc", "gc", "--all-tags", "--all-branches", "--force", *where, *using)
+        collect_garbage(places, lock, kept, store=store)
     log.info("%d runs removed, %d kept", len(removed), len(kept))
     return {"removed": removed, "kept": kept}
+
+
+def collect_garbage(places: Places, lock: int, runs: Sequence[str], *, store: bool) -> str:
+    """Remove from the cache what no published name and none of the runs needs; returns what DVC says.
+
+    Args:
+        places: of the platform.
+        lock: descriptor of the cache's lock, held alone.
+        runs: that go on.
+        store: also clean the DVC store, which other platforms must then not share.
+    """
+    with tempfile.TemporaryDirectory(dir=places.home, prefix=".prune.") as name:
+        whole = Workspace(Places(Path(name), places.repository, ""), "prune", (lock,))
+        whole.folder.mkdir(parents=True)
+        whole.do("git", "clone", "--quiet", places.repository, str(whole.root), at=whole.folder)
+        heads = "+refs/heads/*:refs/heads/*"  # DVC looks at local branches only
+        whole.do("git", "fetch", "--quiet", "--update-head-ok", "origin", heads)
+        whole.do("dvc", "config", "--local", "cache.dir", str(places.cache))
+        workspaces = [places.runs / run / "workspace" for run in runs]
+        projects = [str(path) for path in workspaces if (path / ".dvc").exists()]
+        using = ["--projects", *projects] if projects else []
+        where = ["--cloud"] if store else []
+        return whole.do("dvc", "gc", "--all-tags", "--all-branches", "--force", *where, *using)
 
 
 def _touched(folder: Path) -> float:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lurm.erasure.rows import n_left_out
 from lurm.releases.gates import PASSED
 from lurm.releases.places import Places
 from lurm.releases.plans import Plan, Refresh, plan_retraining, read_plan, write_plan
@@ -99,7 +100,10 @@ def run_stage(workspace: Workspace, stage: str) -> dict[str, Any]:
 
 
 def _rows(workspace: Workspace, targets: list[str]) -> dict[str, dict[str, int]]:
-    """Rows in, out and set aside, by folder, counted in the parquet files that DVC recorded."""
+    """Rows in, out and set aside, by folder, counted in the parquet files that DVC recorded.
+
+    Where users were forgotten, also how many rows of theirs were left out before.
+    """
     counts: dict[str, dict[str, int]] = {"rows_in": {}, "rows_out": {}, "rows_set_aside": {}}
     for name, recorded in workspace.stages().items():
         if name not in targets and name.partition("@")[0] not in targets:
@@ -111,6 +115,9 @@ def _rows(workspace: Workspace, targets: list[str]) -> dict[str, dict[str, int]]
                     rows = counts["rows_set_aside" if aside else key]
                     folder = str(Path(path).parent)
                     rows[folder] = rows.get(folder, 0) + row_count(workspace.root / path)
+                    if role == "deps" and (n := n_left_out(workspace.root / path)):
+                        left_out = counts.setdefault("rows_forgotten", {})
+                        left_out[folder] = left_out.get(folder, 0) + n
     return counts
 
 

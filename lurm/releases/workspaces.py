@@ -28,6 +28,10 @@ from lurm.releases.places import Places
 from lurm.storage import read_json, write_text
 
 BRANCH = "main"
+FORGOTTEN = (
+    "forgotten"  # the branch of tombstones and certificates (lurm.erasure), once there are any
+)
+TOMBSTONES = "tombstones.json"
 RELEASE_MODEL = "models/smen.safetensors"
 
 log = logging.getLogger(__name__)
@@ -218,10 +222,32 @@ def bring_up_to_date(workspace: Workspace, prepare: Callable[[Workspace], None])
 def land(workspace: Workspace, months: Sequence[str], *, users: bool) -> None:
     """Bring the months in as they lie in the landing place; ``users``: the users file too.
 
+    Rows of forgotten users stay outside.
+
     Raises:
         CommandError: a month cannot be landed.
     """
-    keep = [] if users else ["--keep-users"]
+    options = [] if users else ["--keep-users"]
+    if text := tombstones_text(workspace):
+        write_text(text, workspace.folder / TOMBSTONES)
+        options += ["--tombstones", str(workspace.folder / TOMBSTONES)]
     for month in months:
-        workspace.do("lurm", "land", month, "--from", workspace.places.landing, *keep)
+        workspace.do("lurm", "land", month, "--from", workspace.places.landing, *options)
     workspace.do("dvc", "add", "data/landing")
+
+
+def tombstones_text(workspace: Workspace) -> str:
+    """The published tombstones as last fetched; empty if nobody was forgotten.
+
+    Raises:
+        ValueError: the branch that should hold them does not.
+    """
+    if not workspace.ask("rev-parse", "--verify", "--quiet", f"origin/{FORGOTTEN}"):
+        return ""
+    text = workspace.ask("show", f"origin/{FORGOTTEN}:{TOMBSTONES}")
+    if not text:
+        raise ValueError(
+            f"{workspace.places.repository}: expected {TOMBSTONES} on branch {FORGOTTEN}, found none; "
+            "put the branch back to what `lurm forget` last pushed"
+        )
+    return text

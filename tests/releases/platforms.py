@@ -84,10 +84,10 @@ class Platform:
     # ---- running -------------------------------------------------------------------------------
 
     @contextmanager
-    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+    def started(self, *words: str, group: str = "release") -> Iterator[subprocess.Popen[str]]:
         """``lurm release ...`` in a process group of its own, which is gone when the block ends."""
         with subprocess.Popen(
-            ["lurm", "release", *words],
+            ["lurm", *filter(None, [group]), *words],
             cwd=self.folder,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
@@ -103,7 +103,14 @@ class Platform:
 
     def release(self, *words: str) -> Ended:
         """Run ``lurm release ...`` to its end, whatever that is."""
-        with self.started(*words) as process:
+        return self._ended(*words)
+
+    def forget(self, *users: int | str) -> Ended:
+        """Run ``lurm forget ...`` to its end, whatever that is."""
+        return self._ended("forget", *map(str, users), group="")
+
+    def _ended(self, *words: str, group: str = "release") -> Ended:
+        with self.started(*words, group=group) as process:
             out, log = process.communicate()
         lines = out.strip().splitlines()
         return Ended(process.returncode, json.loads(lines[-1]) if lines else None, log)

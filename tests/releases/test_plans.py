@@ -201,6 +201,12 @@ def test_a_corrected_month_and_published_ones_after_it_get_new_names():
     assert names(now, published) == ["refresh/2017-04/r2", "refresh/2017-05/r3"]
 
 
+def test_numbers_go_on_after_the_last_where_erasure_left_gaps():
+    published = {f"refresh/2017-04/r{n}": vectors(m04=f"b{n}") for n in (9, 12)}
+    assert names(vectors(m04="b12"), published) == []
+    assert names(vectors(m04="b9"), published) == ["refresh/2017-04/r13"]
+
+
 def test_what_has_not_changed_gets_no_new_name():
     published = {"refresh/2017-04/r1": vectors(m04="b"), "refresh/2017-05/r1": vectors(m05="c")}
     assert names(vectors(m04="b", m05="c"), published) == []

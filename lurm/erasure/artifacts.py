@@ -1,0 +1,196 @@
+"""What every published file holds of users, and how it is written again without some of them.
+
+A file that no rule knows is refused: no certificate may speak of what nobody looked into. Who adds an
+output to dvc.yaml adds its rule here.
+"""
+
+import html
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lurm.erasure.rows import Found, find_rows, leave_out
+from lurm.erasure.tombstones import Tombstones
+from lurm.storage import read_json, read_parquet, read_schema, read_tensors, write_json, write_text
+
+HASH_OF_BEHAVIORS = "sha256"  # in a profile
+HASH_OF_LABELS = b"behaviors_sha256"  # in the metadata of labels
+
+
+@dataclass(frozen=True)
+class Freeing:
+    """What frees an artifact: the tombstones, and what clean months hashed to before and after."""
+
+    tombstones: Tombstones
+    hashes: dict[str, str]
+
+
+# Writes the file or folder at the first path to the second without forgotten users, unless it holds none
+# and says nothing about a file that did.
+Rule = Callable[[Path, Path, Freeing], Found]
+
+
+def rows(source: Path, target: Path, freeing: Freeing) -> Found:
+    """A table with a column ``user_id``."""
+    found = find_rows(source, freeing.tombstones)
+    if found.rows:
+        leave_out(source, target, freeing.tombstones)
+    return found
+
+
+def landed(source: Path, target: Path, freeing: Freeing) -> Found:
+    """A landed table, which tells how many rows were left out."""
+    found = find_rows(source, freeing.tombstones)
+    if found.rows:
+        leave_out(source, target, freeing.tombstones, counted=True)
+    return found
+
+
+def labels(source: Path, target: Path, freeing: Freeing) -> Found:
+    """Labels, which name the behaviors that they were made from by their hash."""
+    found = find_rows(source, freeing.tombstones)
+    made_from = (read_schema(source).metadata or {}).get(HASH_OF_LABELS, b"").decode()
+    now = freeing.hashes.get(made_from, made_from)
+    if found.rows or now != made_from:
+        metadata = {HASH_OF_LABELS: now.encode()}
+        leave_out(source, target, freeing.tombstones, metadata=metadata)
+    return found
+
+
+def profile(source: Path, target: Path, freeing: Freeing) -> Found:
+    """A month's profile, which names the clean month by its hash; its sums stay as published."""
+    known: dict[str, Any] = read_json(source)
+    now = freeing.hashes.get(known[HASH_OF_BEHAVIORS])
+    if now:
+        write_json(known | {HASH_OF_BEHAVIORS: now}, target)
+    return Found()
+
+
+def page(source: Path, target: Path, freeing: Freeing) -> Found:
+    """A validation page, which shows some rows as delivered and the heaviest users by their ids."""
+    tombstones, users = freeing.tombstones, set()
+
+    def without(table: re.Match[str]) -> str:
+        return re.sub(r"<tr>.*?</tr>\s*", row, table[0], flags=re.DOTALL)
+
+    def row(match: re.Match[str]) -> str:
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", match[0], flags=re.DOTALL)
+        hashes = {tombstones.hash(html.unescape(cell)) for cell in cells} & tombstones.hashes
+        users.update(hashes)
+        return "" if hashes else match[0]
+
+    tables = r'<table class="examples">.*?</table>|<p>Unusually active.*?</table>'
+    text = re.sub(tables, without, source.read_text("utf-8"), flags=re.DOTALL)
+    if users:
+        write_text(text, target)
+    return Found(len(users), frozenset(users))
+
+
+def states(source: Path, target: Path, freeing: Freeing) -> Found:
+    """A folder of user states; see :mod:`lurm.encoding`."""
+    from lurm.encoding import load_states, save_states  # torch takes seconds to import
+
+    found, kept = _users(source, freeing.tombstones)
+    if found.rows:
+        version = read_tensors(next(source.glob("*.safetensors")))[1]["model_version"]
+        before = load_states(source, version)
+        scales = {
+            name: replace(scale, **{f.name: getattr(scale, f.name)[kept] for f in fields(scale)})
+            for name, scale in before.scales.items()
+        }
+        after = replace(
+            before,
+            users=before.users.filter(pa.array(kept)),
+            n_behaviors=before.n_behaviors[kept],
+            first_month=before.first_month[kept],
+            last_month=before.last_month[kept],
+            vectors=before.vectors[kept],
+            scales=scales,
+        )
+        save_states(after, target, version)
+    return found
+
+
+def timelines(source: Path, target: Path, freeing: Freeing) -> Found:
+    """A folder of timelines; see :mod:`lurm.timelines`."""
+    from lurm.timelines import Timelines, load_timelines, ranges, save_timelines
+
+    found, kept = _users(source, freeing.tombstones)
+    if found.rows:
+        before = load_timelines(source)
+        n_bags = np.diff(before.first_bag)[kept]
+        bags = ranges(before.first_bag[:-1][kept], before.first_bag[1:][kept])
+        n_entries = np.diff(before.first_entry)[bags]
+        entries = ranges(before.first_entry[bags], before.first_entry[bags + 1])
+        after = Timelines(
+            users=before.users.filter(pa.array(kept)),
+            first_bag=np.concatenate([[0], np.cumsum(n_bags)]),
+            months=before.months[bags],
+            first_entry=np.concatenate([[0], np.cumsum(n_entries)]),
+            interests=before.interests[entries],
+            counts=before.counts[entries],
+        )
+        save_timelines(after, target)
+    return found
+
+
+def nothing(_: Path, __: Path, ___: Freeing) -> Found:
+    """A file that holds items, models, or sums over all users."""
+    return Found()
+
+
+def _users(folder: Path, tombstones: Tombstones) -> tuple[Found, NDArray[np.bool_]]:
+    """What the users of a folder are forgotten, and which rows stay."""
+    forgotten, users = tombstones.find(read_parquet(folder / "users.parquet")["user_id"])
+    return Found(int(forgotten.sum()), users), ~forgotten
+
+
+# In the order in which they are freed: clean months before what names them by their hash.
+RULES: dict[str, Rule] = {
+    "data/behaviors/*": rows,
+    "data/landing/items.parquet": nothing,
+    "data/landing/items/*": nothing,
+    "data/landing/users.parquet": landed,
+    "data/landing/behaviors/*": landed,
+    "data/quarantine/items/*": nothing,
+    "data/quarantine/behaviors/*": rows,
+    "data/training/catalog.parquet": nothing,
+    "data/training/behaviors/*": rows,
+    "data/boi/*": rows,
+    "data/states/*": states,
+    "data/timelines": timelines,
+    "data/user_vectors/*": rows,
+    "data/predictions/*": rows,
+    "data/labels/*": labels,
+    "data/profiles/*": profile,
+    "reports/validation/*.html": page,
+    "data/catalog/*": nothing,
+    "data/item_interests/*": nothing,
+    "data/accepted/*": nothing,
+    "data/encoded/*": nothing,
+    "models/*": nothing,
+    "reports/*": nothing,
+}
+FOLDERS = (states, timelines)  # rules for a folder as a whole
+
+
+def pattern_of(path: str) -> str:
+    """The key of the rule for a published path.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for pattern in RULES:
+        if fnmatch(path, pattern):
+            return pattern
+    raise ValueError(
+        f"{path}: expected an artifact of which it is known what it holds of users, found another; say so "
+        "in lurm/erasure/artifacts.py"
+    )

@@ -1,0 +1,151 @@
+"""Every kind of artifact without some users is what it would have been, had they never come."""
+
+import re
+import subprocess
+from dataclasses import fields
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from lurm.behaviors import REASONS
+from lurm.encoding import encode_month, load_states, no_users, save_states
+from lurm.erasure.artifacts import Freeing, labels, page, pattern_of, profile, states, timelines
+from lurm.erasure.tombstones import Tombstones
+from lurm.reporting.validation_page import validation_page
+from lurm.smen import Smen, SmenSettings
+from lurm.storage import read_json, read_parquet, read_schema, write_json, write_parquet
+from lurm.timelines import build_timelines, save_timelines
+from tests import reference
+from tests.pipeline.workspaces import ROOT
+from tests.small_world import files
+
+KEY = b"a key that is long enough to be one"
+
+
+def freeing(*users, **hashes):
+    return Freeing(Tombstones(KEY, frozenset(Tombstones(KEY).hash(user) for user in users)), hashes)
+
+
+@pytest.fixture
+def lives():
+    """Lives of thirty users, by number."""
+    return reference.random_lives(30, np.random.default_rng(0))
+
+
+@pytest.fixture
+def some(lives):
+    """The first of them, one in between, and the last."""
+    users = sorted(lives)
+    return users[0], users[7], users[-1]
+
+
+def without(lives, *users):
+    return {user: life for user, life in lives.items() if user not in users}
+
+
+def test_timelines_are_those_of_all_others(lives, some, tmp_path):
+    save_timelines(build_timelines(reference.boi_tables(lives)), tmp_path / "all")
+    save_timelines(
+        build_timelines(reference.boi_tables(without(lives, *some))), tmp_path / "others"
+    )
+    assert timelines(tmp_path / "all", tmp_path / "freed", freeing(*some, -1)).rows == 3
+    assert files(tmp_path / "freed") == {
+        name.replace("others", "freed"): content
+        for name, content in files(tmp_path / "others").items()
+    }
+    assert timelines(tmp_path / "freed", tmp_path / "again", freeing(*some)).rows == 0
+    assert not (tmp_path / "again").exists()
+
+
+def test_states_keep_all_others_bit_by_bit(lives, some, tmp_path):
+    smen = Smen(SmenSettings(n_interests=6, n_anchors=2, width=3, scales={"month": 1, "year": 12}))
+    after = no_users(smen.settings, pa.int64())
+    for month in reference.months_of(lives):
+        after, _ = encode_month(smen.eval(), after, reference.boi_table(lives, month), month)
+    save_states(after, tmp_path / "all", "v1")
+    assert states(tmp_path / "all", tmp_path / "freed", freeing(*some)).rows == 3
+    freed = load_states(tmp_path / "freed", "v1")
+    kept = [row for row, user in enumerate(after.users.to_pylist()) if user not in some]
+    assert freed.users.to_pylist() == sorted(without(lives, *some))
+    for name in ("n_behaviors", "first_month", "last_month", "vectors"):
+        np.testing.assert_array_equal(getattr(freed, name), getattr(after, name)[kept])
+    for name, scale in after.scales.items():
+        for part in fields(scale):
+            before, now = (getattr(s, part.name) for s in (scale, freed.scales[name]))
+            if part.name == "open_counts":
+                before, now = before.toarray(), now.toarray()
+            np.testing.assert_array_equal(now, before[kept])
+
+
+def test_labels_name_the_behaviors_they_were_made_from_as_these_are_now(tmp_path):
+    table = pa.table({"user_id": [1, 2], "column": ["c"] * 2, "value": ["v"] * 2})
+    write_parquet(table.replace_schema_metadata({"behaviors_sha256": "old"}), tmp_path / "labels")
+    assert labels(tmp_path / "labels", tmp_path / "freed", freeing(1, old="new")).rows == 1
+    assert read_parquet(tmp_path / "freed")["user_id"].to_pylist() == [2]
+    assert read_schema(tmp_path / "freed").metadata[b"behaviors_sha256"] == b"new"
+    # The behaviors changed, though the labels hold nobody who was forgotten.
+    assert labels(tmp_path / "labels", tmp_path / "renamed", freeing(3, old="new")).rows == 0
+    assert len(read_parquet(tmp_path / "renamed")) == 2
+    labels(tmp_path / "labels", tmp_path / "same", freeing(3, other="new"))
+    assert not (tmp_path / "same").exists()
+
+
+def test_a_profile_names_the_clean_month_as_it_is_now(tmp_path):
+    write_json({"sha256": "old", "users": 3}, tmp_path / "profile")
+    profile(tmp_path / "profile", tmp_path / "freed", freeing(1, old="new"))
+    assert read_json(tmp_path / "freed") == {"sha256": "new", "users": 3}
+    profile(tmp_path / "profile", tmp_path / "same", freeing(1))
+    assert not (tmp_path / "same").exists()
+
+
+def test_a_page_loses_the_rows_that_show_a_forgotten_user_and_nothing_else(tmp_path):
+    counts = dict.fromkeys(REASONS, 0) | {"rows_in": 9, "rows_clean": 7, "rows_set_aside": 2}
+    told = {
+        "month": "2020-01",
+        "delivery": "here",
+        "timezone": "UTC",
+        "counts": counts | {"unknown_item": 2},
+        "profile": {
+            "users": 2,
+            "items": 3,
+            "behaviors_per_user": {"median": 1, "p90": 1, "p99": 1, "max": 9},
+        },
+        "days": [("2020-01-01", 7)],
+    }
+    rows = [{"row": n, "reason": "unknown_item", "user_id": u} for n, u in enumerate(["a<b", "b"])]
+    shown = validation_page(**told, heavy_users=[("a<b", 5), ("c", 4)], examples=rows)
+    (tmp_path / "page").write_text(shown, encoding="utf-8")
+    assert page(tmp_path / "page", tmp_path / "freed", freeing("a<b", "9")).rows == 1
+    freed = (tmp_path / "freed").read_text("utf-8")
+    assert "a&lt;b" in shown
+    assert "a&lt;b" not in freed
+    gone = [line.strip() for line in shown.splitlines() if line not in freed.splitlines()]
+    assert all("a&lt;b" in line or line.startswith("<td>0") for line in gone), gone
+    assert freed.count("<tr") == shown.count("<tr") - 2
+    page(tmp_path / "page", tmp_path / "same", freeing("7"))  # clean rows, but nobody's id
+    assert not (tmp_path / "same").exists()
+
+
+def test_every_output_of_the_pipeline_has_a_rule():
+    text = re.sub(r"\$\{[^}]+\}", "2017-01", (ROOT / "dvc.yaml").read_text("utf-8"))
+    paths = [
+        path
+        for stage in yaml.safe_load(text)["stages"].values()
+        for kind in ("outs", "metrics", "plots")
+        for out in stage.get("do", stage).get(kind, [])
+        for path in ([out] if isinstance(out, str) else out)
+    ]
+    assert "data/timelines" in paths
+    listed = subprocess.run(
+        ["git", "ls-files", "*.dvc"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert listed == ["data/landing.dvc"]
+    for path in paths:
+        assert pattern_of(path)
+
+
+def test_an_output_without_a_rule_is_refused():
+    with pytest.raises(ValueError, match=r"data/new/x: .*lurm/erasure/artifacts.py"):
+        pattern_of("data/new/x")
