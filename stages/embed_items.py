@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from lurm.console import run_stage
 from lurm.item_embedding import (
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("training", "encoder", "vocabulary", "items", "vectors", "result", "plot"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)  # the last digits depend on the number of threads
     params = load_params("params.yaml")
     settings = params.embed_items
 

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from lurm.confidence import Confidence
 from lurm.console import run_stage
 from lurm.encoding import encode_month, load_states, save_states, user_vectors
@@ -32,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--month", required=True)
     args = parser.parse_args(argv)
 
+    torch.set_num_threads(1)  # the last digits depend on the number of threads
     smen, version = load_smen(args.smen)
     measured = read_json(args.confidence)
     if measured["model_version"] != version.model:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import torch
 
 from lurm.alignment import align, panel
 from lurm.console import run_stage
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)  # the last digits depend on the number of threads
     params = load_params("params.yaml")
     chosen = params.pretrain_smen
 

@@ -21,7 +21,13 @@ SMALL = {
     },
     "training": {"release": 1, "through": "2017-03", "months": TRAINING},
     "evaluation": SETTINGS["evaluation"] | {"as_of": "2017-03", "label_months": ["2017-04"]},
-    "embed_items": {"text_columns": ["name", "kind"], "width": 8, "batch_size": 8, "steps": 10},
+    "embed_items": {
+        "text_columns": ["name", "kind"],
+        "width": 5,
+        "text_width": 3,
+        "batch_size": 8,
+        "steps": 10,
+    },
     "cluster_interests": {"n_interests": 4},
     "pretrain_smen": {
         "n_anchors": 2,

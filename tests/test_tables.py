@@ -71,4 +71,4 @@ def test_published_vectors_have_a_fixed_width():
 def test_beside_a_published_vector_stands_what_it_rests_on():
     beside = [name for name in user_vectors_schema(6, pa.int64()).names if name != "vector"]
     rests_on = ["n_behaviors", "confidence", "first_month", "last_month"]
-    assert beside == ["user_id", *rests_on, "model_version"]
+    assert beside == ["user_id", *rests_on, "model_version", "space_version"]

@@ -26,10 +26,12 @@ HASH_OF_LABELS = b"behaviors_sha256"  # in the metadata of labels
 
 @dataclass(frozen=True)
 class Freeing:
-    """What frees an artifact: the tombstones, and what clean months hashed to before and after."""
+    """What frees an artifact: the tombstones, what clean months hashed to before and after, and for an
+    index the vectors that it was made from."""
 
     tombstones: Tombstones
     hashes: dict[str, str]
+    vectors: Path | None = None
 
 
 # Writes the file or folder at the first path to the second without forgotten users, unless it holds none
@@ -141,6 +143,24 @@ def timelines(source: Path, target: Path, freeing: Freeing) -> Found:
     return found
 
 
+def index(source: Path, target: Path, freeing: Freeing) -> Found:
+    """An index of vectors, whose rows are those of the table; its mean and cells stay as published."""
+    from lurm.use.index import read_index, write_index
+    from lurm.vectors import vector_matrix
+
+    if freeing.vectors is None:
+        raise ValueError(f"{source}: expected the vectors of the index beside it, found none")
+    found = find_rows(freeing.vectors, freeing.tombstones)
+    if found.rows:
+        table = read_parquet(freeing.vectors)
+        forgotten, _ = freeing.tombstones.find(table["user_id"])
+        kept = read_index(source)
+        kept.reset()
+        kept.add(vector_matrix(table)[~forgotten])
+        write_index(kept, target)
+    return found
+
+
 def nothing(_: Path, __: Path, ___: Freeing) -> Found:
     """A file that holds items, models, or sums over all users."""
     return Found()
@@ -168,6 +188,10 @@ RULES: dict[str, Rule] = {
     "data/timelines": timelines,
     "data/user_vectors/*": rows,
     "data/predictions/*": rows,
+    "data/index/*": index,
+    "data/drift/*": nothing,
+    "standing/release/user_vectors.parquet": rows,
+    "standing/*": nothing,
     "data/labels/*": labels,
     "data/profiles/*": profile,
     "reports/validation/*.html": page,

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lurm.erasure.artifacts import FOLDERS, RULES, Freeing, Rule, pattern_of, rows
+from lurm.erasure.artifacts import FOLDERS, RULES, Freeing, Rule, index, pattern_of, rows
 from lurm.erasure.rows import Found
 from lurm.erasure.tombstones import Tombstones
 from lurm.releases.workspaces import Workspace
@@ -56,7 +56,7 @@ class Cache:
             with content.open("rb") as file:
                 md5 = hashlib.file_digest(file, "md5").hexdigest()
         else:
-            md5 = hashlib.md5(content).hexdigest() + ".dir"
+            md5 = f"{_md5(content)}.dir"
         if not self.path(md5).exists():
             with replacing(self.path(md5)) as temporary:
                 if isinstance(content, Path):
@@ -80,6 +80,7 @@ class Commit:
 
     name: str
     tracked: dict[str, str]
+    beside: dict[str, str] = field(default_factory=dict)  # texts that git keeps in folders of DVC's
 
     def files(self, cache: Cache) -> dict[str, str]:
         """Hash of every single file, by its path."""
@@ -99,7 +100,12 @@ def read_commit(workspace: Workspace, name: str) -> Commit | None:
     for path in pointers(workspace, name):
         for out in yaml.safe_load(workspace.ask("show", f"{name}:{path}"))["outs"]:
             tracked[(PurePosixPath(path).parent / out["path"]).as_posix()] = out["md5"]
-    return Commit(name, tracked)
+    beside = {
+        path: workspace.ask("show", f"{name}:{path}") + "\n"
+        for path in paths
+        if path.startswith("standing/")
+    }
+    return Commit(name, tracked, beside)
 
 
 def pointers(workspace: Workspace, commit: str) -> list[str]:
@@ -137,6 +143,7 @@ class Freed:
     users: set[str] = field(default_factory=set)
     held: dict[str, set[str]] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
+    vectors: dict[str, str] = field(default_factory=dict)
 
     def free(self, commits: Iterable[Commit]) -> None:
         """Make what takes the place of every object that holds a forgotten user.
@@ -148,6 +155,9 @@ class Freed:
         folders = set()
         for commit in commits:
             for path, md5 in commit.tracked.items():
+                if RULES.get(_pattern(path)) is index:
+                    month = PurePosixPath(path).stem
+                    self.vectors[md5] = commit.tracked[f"data/user_vectors/{month}.parquet"]
                 parts = {path: md5}
                 if _is_folder(md5) and RULES.get(_pattern(path)) not in FOLDERS:
                     folders.add(md5)
@@ -172,7 +182,8 @@ class Freed:
                 for entry, part in self.cache.entries(md5).items():
                     (source / entry).parent.mkdir(parents=True, exist_ok=True)
                     (source / entry).symlink_to(self.cache.path(part))
-            found = rule(source, target, Freeing(self.tombstones, self.hashes))
+            vectors = self.cache.path(self.vectors[md5]) if rule is index else None
+            found = rule(source, target, Freeing(self.tombstones, self.hashes, vectors))
             if target.is_dir():
                 files = {
                     p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()
@@ -221,34 +232,31 @@ class Freed:
 
         What was up to date is up to date, and what was not is not: dependencies are renamed as outputs are.
         """
-        replaced = self.replaced | self._dependencies(text, commit)
-
-        def new(match: re.Match[str]) -> str:
-            md5, space, size = match.groups()
-            if md5 not in replaced:
-                return match[0]
-            name, growth = replaced[md5]
-            return f"md5: {yaml.safe_dump(name).splitlines()[0]}\n{space}size: {int(size) + growth}"
-
-        return _RECORDED.sub(new, text)
+        return _renamed_in(text, self.replaced | self._dependencies(text, commit))
 
     def _dependencies(self, text: str, commit: Commit) -> dict[str, Replaced]:
         """Folders that stages read and no stage writes as one, such as that of all labels."""
         files, found = commit.files(self.cache), {}
+        texts = {p: (text, _renamed_in(text, self.replaced)) for p, text in commit.beside.items()}
         stages: dict[str, Any] = (yaml.load(text, _LOADER) or {}).get("stages", {})
         deps = {
             d["path"]: d["md5"] for s in stages.values() for d in s.get("deps", []) if "md5" in d
         }
-        for path, md5 in deps.items():
-            start = f"{path}/"
+        for folder, md5 in deps.items():
+            start = f"{folder}/"
             if not _is_folder(md5) or md5 in self.replaced:
                 continue
             before = {p.removeprefix(start): m for p, m in files.items() if p.startswith(start)}
             after = self._renamed(before)
-            stands = hashlib.md5(_folder(before)).hexdigest() + ".dir" == md5
+            growth = sum(self.replaced[m].growth for m in before.values() if m in self.replaced)
+            for path, (old, new) in texts.items():
+                if path.startswith(start):
+                    before[path.removeprefix(start)] = _md5(old.encode())
+                    after[path.removeprefix(start)] = _md5(new.encode())
+                    growth += len(new.encode()) - len(old.encode())
+            stands = f"{_md5(_folder(before))}.dir" == md5
             if stands and after != before:
-                new = hashlib.md5(_folder(after)).hexdigest() + ".dir"
-                found[md5] = Replaced(new, self._size(after.values()) - self._size(before.values()))
+                found[md5] = Replaced(f"{_md5(_folder(after))}.dir", growth)
         return found
 
 
@@ -260,6 +268,23 @@ def _pattern(path: str) -> str:
         return pattern_of(path)
     except ValueError:  # a folder of artifacts of several kinds
         return ""
+
+
+def _renamed_in(text: str, replaced: Mapping[str, Replaced]) -> str:
+    """A ``dvc.lock`` or ``.dvc`` file with new objects in place of old ones."""
+
+    def new(match: re.Match[str]) -> str:
+        md5, space, size = match.groups()
+        if md5 not in replaced:
+            return match[0]
+        name, growth = replaced[md5]
+        return f"md5: {yaml.safe_dump(name).splitlines()[0]}\n{space}size: {int(size) + growth}"
+
+    return _RECORDED.sub(new, text)
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
 
 
 def _is_folder(md5: str) -> bool:

@@ -27,6 +27,7 @@ STAGES = {
     ],
     "models": [
         "apply_heads",
+        "carry_heads",
         "assign_items",
         "build_timelines",
         "cluster_interests",

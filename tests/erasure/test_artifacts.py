@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,15 +11,27 @@ import yaml
 
 from lurm.behaviors import REASONS
 from lurm.encoding import encode_month, load_states, no_users, save_states
-from lurm.erasure.artifacts import Freeing, labels, page, pattern_of, profile, states, timelines
+from lurm.erasure.artifacts import (
+    Freeing,
+    index,
+    labels,
+    page,
+    pattern_of,
+    profile,
+    states,
+    timelines,
+)
 from lurm.erasure.tombstones import Tombstones
 from lurm.reporting.validation_page import validation_page
 from lurm.smen import Smen, SmenSettings
 from lurm.storage import read_json, read_parquet, read_schema, write_json, write_parquet
 from lurm.timelines import build_timelines, save_timelines
+from lurm.use.index import build_index, read_index, write_index
+from lurm.vectors import vector_matrix
 from tests import reference
 from tests.pipeline.workspaces import ROOT
 from tests.small_world import files
+from tests.use.worlds import grouped, vectors_table
 
 KEY = b"a key that is long enough to be one"
 
@@ -126,6 +138,27 @@ def test_a_page_loses_the_rows_that_show_a_forgotten_user_and_nothing_else(tmp_p
     assert freed.count("<tr") == shown.count("<tr") - 2
     page(tmp_path / "page", tmp_path / "same", freeing("7"))  # clean rows, but nobody's id
     assert not (tmp_path / "same").exists()
+
+
+@pytest.mark.parametrize("exact_up_to", [1000, 10])
+def test_an_index_forgets_the_row_of_a_user_and_finds_the_others_as_before(tmp_path, exact_up_to):
+    x, _ = grouped(300, 5)
+    write_parquet(vectors_table(x), tmp_path / "vectors.parquet")
+    made, _ = build_index(x, exact_up_to=exact_up_to, min_recall=0.99, n_queries=50, seed=0)
+    write_index(made, tmp_path / "before")
+    gone = [100, 250, 399]
+    told = replace(freeing(*gone), vectors=tmp_path / "vectors.parquet")
+    assert index(tmp_path / "before", tmp_path / "after", told).rows == 3
+    rows = np.delete(np.arange(300), [user - 100 for user in gone])
+    after = read_index(tmp_path / "after")
+    assert after.ntotal == 297
+    cosines, found = after.search(x[rows], 1)
+    np.testing.assert_array_equal(found[:, 0], np.arange(297))
+    np.testing.assert_allclose(cosines, 1, atol=1e-5)
+    left = vector_matrix(vectors_table(x[rows]))
+    write_parquet(vectors_table(left, rows + 100), tmp_path / "vectors.parquet")
+    assert index(tmp_path / "after", tmp_path / "again", told).rows == 0
+    assert not (tmp_path / "again").exists()
 
 
 def test_every_output_of_the_pipeline_has_a_rule():

@@ -25,6 +25,7 @@ def write_vectors(x, path, users, version):
         users,
         pa.FixedSizeListArray.from_arrays(pa.array(x.astype(np.float32).ravel()), x.shape[1]),
         [1] * len(x),
+        pa.array([0.5] * len(x), pa.float32()),
         *([month] * len(x) for month in ("2017-01", "2017-10")),
         *([name] * len(x) for name in version),
     ]
