@@ -15,10 +15,10 @@ from pathlib import Path
 import faiss
 
 from lurm.console import run_stage
-from lurm.heads import vector_matrix
 from lurm.params import load_params
 from lurm.storage import read_parquet, write_json
 from lurm.use.index import build_index, measure, write_index
+from lurm.vectors import vector_matrix
 
 log = logging.getLogger("index_users")
 

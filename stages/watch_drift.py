@@ -24,12 +24,12 @@ import torch
 from lurm import drift
 from lurm.console import run_stage
 from lurm.database import database
-from lurm.heads import vector_matrix
 from lurm.months import month_name, month_number
 from lurm.params import Params, load_params
 from lurm.smen import load_smen
 from lurm.storage import month_files, read_array, read_json, read_parquet, write_json, write_parquet
 from lurm.tasks import collect_labels
+from lurm.vectors import vector_matrix
 
 log = logging.getLogger("watch_drift")
 MEMORY = "1GB"

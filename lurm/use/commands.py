@@ -131,9 +131,9 @@ def _count(text: str) -> int:
 def _lookalike(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from lurm.heads import vector_matrix
     from lurm.use.lookalike import audience
     from lurm.use.vectors import like_ids, rows_of
+    from lurm.vectors import vector_matrix
 
     _check_out(args.out)
     path, vectors = _vectors(args)
@@ -153,8 +153,8 @@ def _lookalike(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from lurm.heads import vector_matrix
     from lurm.use.vectors import plain_table
+    from lurm.vectors import vector_matrix
 
     _check_out(args.out)
     path, vectors = _vectors(args)
@@ -165,8 +165,8 @@ def _export(args: argparse.Namespace) -> None:
 def _index(args: argparse.Namespace) -> None:
     import faiss
 
-    from lurm.heads import vector_matrix
     from lurm.use.index import measure, read_index
+    from lurm.vectors import vector_matrix
 
     if args.vectors and not args.index:
         raise ValueError("index: expected --index beside --vectors, to say which is measured")

@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lurm.storage import read_parquet
+from lurm.vectors import vector_space
+
+VERSIONS = ("model_version", "space_version")  # older files have the first only
 
 
 def read_vectors(path: Path | str, ids: Sequence[int] | Sequence[str]) -> pa.Table:
@@ -22,7 +25,7 @@ def read_vectors(path: Path | str, ids: Sequence[int] | Sequence[str]) -> pa.Tab
     path: a month's file of `tables.user_vectors_schema`; ids: (n,), of the type that the file has.
 
     Raises:
-        ValueError: ids of another type than the file's; vectors of several models, which share no space.
+        ValueError: ids of another type than the file's; no vectors, or vectors of several spaces.
         FileNotFoundError: there is no such file.
     """
     vectors = read_parquet(path)
@@ -33,25 +36,16 @@ def read_vectors(path: Path | str, ids: Sequence[int] | Sequence[str]) -> pa.Tab
             f"{path}: expected user ids of type {kind} as in the file, got {asked.type}; "
             "ask with ids as they were delivered"
         )
-    versions = vectors["model_version"].unique().to_pylist()
-    if len(versions) != 1:
-        raise ValueError(
-            f"{path}: expected vectors of one model, found {', '.join(versions) or 'none'}; "
-            "take a file as it was published"
-        )
+    vector_space(vectors)
     asked = asked.cast(kind)
     rows = rows_of(asked, vectors)
-    fallback = pa.table(
-        [
-            pa.array([None], kind),
-            pa.array([_mean_vector(vectors)], vectors.schema.field("vector").type),
-            pa.array([0], pa.int64()),
-            pa.array([0], pa.float32()),
-            *(pa.array([None], pa.string()) for _ in ("first_month", "last_month")),
-            pa.array(versions, pa.string()),
-        ],
-        schema=vectors.schema,
-    )
+    nobody = {
+        "vector": _mean_vector(vectors),
+        "n_behaviors": 0,
+        "confidence": 0.0,
+        **{name: vectors[name][0].as_py() for name in VERSIONS if name in vectors.column_names},
+    }
+    fallback = pa.Table.from_pylist([nobody], schema=vectors.schema)  # all else is null
     found = pa.concat_tables([vectors, fallback]).take(pc.fill_null(rows, len(vectors)))
     return found.set_column(0, "user_id", asked)
 

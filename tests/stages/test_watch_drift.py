@@ -50,8 +50,8 @@ def encoded(tmp_path_factory):
             ]
         )
         pretrain_smen.main(
-            ["--timelines=timelines", "--centres=centres.npy", "--smen=smen.safetensors",
-             "--start=states/start", "--result=smen.json", "--plot=smen.csv"]
+            ["--timelines=timelines", "--centres=centres.npy", "--standing=standing",
+             "--smen=smen.safetensors", "--start=states/start", "--result=smen.json", "--plot=smen.csv"]
         )  # fmt: skip
         version = read_json("smen.json")["model_version"]
         write_json({"model_version": version, "points": []}, "confidence.json")

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from lurm.cli import main
-from lurm.heads import vector_matrix
 from lurm.storage import read_parquet, write_parquet
+from lurm.vectors import vector_matrix
 from stages.index_users import main as index_users
 from tests.use.worlds import grouped, vectors_table
 
@@ -101,7 +101,7 @@ def test_an_export_holds_every_number_in_a_column_of_its_own(x, name):
     np.testing.assert_allclose(table[numbers].to_numpy(), vector_matrix(vectors), rtol=1e-6)
 
 
-def test_ids_with_commas_survive_csv_and_vectors_of_two_models_are_refused(x, caplog):
+def test_ids_with_commas_survive_csv_and_vectors_of_two_spaces_are_refused(x, caplog):
     ids = [f'Müller, "{k}"' for k in range(len(x))]
     write_parquet(vectors_table(x, ids), "named.parquet")
     main(["export", "--vectors", "named.parquet", "--out", "named.csv"])
@@ -110,7 +110,7 @@ def test_ids_with_commas_survive_csv_and_vectors_of_two_models_are_refused(x, ca
     write_parquet(both, "both.parquet")
     with pytest.raises(SystemExit, match="1"):
         main(["export", "--vectors", "both.parquet", "--out", "both.csv"])
-    assert "expected rows of one model, found 2 (v1, v2)" in caplog.text
+    assert "expected rows of one space, found 2 (v1, v2)" in caplog.text
 
 
 @pytest.mark.usefixtures("x")

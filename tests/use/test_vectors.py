@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lurm.heads import vector_matrix
 from lurm.storage import read_parquet, write_parquet
 from lurm.use.vectors import plain_table, read_vectors
+from lurm.vectors import vector_matrix
 from tests.use.worlds import grouped, vectors_table
 
 
@@ -41,7 +41,7 @@ def test_a_user_with_no_vector_gets_the_mean_with_no_confidence_and_no_months(mo
     row = found.to_pylist()[1]
     assert (row["user_id"], row["n_behaviors"], row["confidence"]) == (nobody, 0, 0)
     assert row["first_month"] is row["last_month"] is None
-    assert row["model_version"] == "v1"
+    assert row["model_version"] == row["space_version"] == "v1"
     assert found["confidence"][0].as_py() == 0.5
 
 
@@ -52,14 +52,14 @@ def test_nobody_asked_for_gives_no_rows(month):
     assert found.schema == read_parquet(path).schema
 
 
-def test_ids_of_another_type_and_files_of_two_models_are_refused(month):
+def test_ids_of_another_type_and_files_of_two_spaces_are_refused(month):
     path, x, ids = month
     other = ["100"] if isinstance(ids[0], int) else [100]
     with pytest.raises(ValueError, match=r"vectors\.parquet: expected user ids of type .* got"):
         read_vectors(path, other)
     both = pa.concat_tables([vectors_table(x, ids), vectors_table(x, ids, version="v2")])
     write_parquet(both, path)
-    with pytest.raises(ValueError, match="expected vectors of one model, found v1, v2"):
+    with pytest.raises(ValueError, match="expected rows of one space, found 2"):
         read_vectors(path, ids)
 
 

@@ -27,5 +27,6 @@ def vectors_table(x, ids=None, version="v1", n_behaviors=None):
         "first_month": ["2017-01"] * len(x),
         "last_month": ["2017-10"] * len(x),
         "model_version": [version] * len(x),
+        "space_version": [version] * len(x),
     }
     return pa.table(columns, schema=user_vectors_schema(width, ids.type))
