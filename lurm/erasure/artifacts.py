@@ -189,6 +189,8 @@ RULES: dict[str, Rule] = {
     "data/user_vectors/*": rows,
     "data/predictions/*": rows,
     "data/index/*": index,
+    "data/drift/*/predictions/*": rows,
+    "data/drift/*/labels/*": rows,
     "data/drift/*": nothing,
     "standing/release/user_vectors.parquet": rows,
     "standing/*": nothing,

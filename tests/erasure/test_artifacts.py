@@ -179,6 +179,12 @@ def test_every_output_of_the_pipeline_has_a_rule():
         assert pattern_of(path)
 
 
+def test_users_whom_the_watch_on_drift_waits_for_are_known_too():
+    assert pattern_of("data/drift/2017-11/labels/2017-11.parquet") == "data/drift/*/labels/*"
+    waiting = "data/drift/2017-11/predictions/2017-10.parquet"
+    assert pattern_of(waiting) == "data/drift/*/predictions/*"
+
+
 def test_an_output_without_a_rule_is_refused():
     with pytest.raises(ValueError, match=r"data/new/x: .*lurm/erasure/artifacts.py"):
         pattern_of("data/new/x")
