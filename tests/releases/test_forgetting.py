@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from lurm.storage import file_hash, read_parquet, write_parquet
 from tests.releases.platforms import (
@@ -215,7 +217,56 @@ def test_a_forgotten_user_is_nowhere_and_does_not_come_back(named, tmp_path):
     assert platform.names() == names
 
 
+@pytest.fixture
+def on_s3(platform, tmp_path):
+    """The platform with its store and its landing place on S3; and what reaches it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    files = S3FileSystem(key="a-key", secret="a-secret", client_kwargs={"endpoint_url": address})
+    files.mkdir("lurm")
+    files.put(f"{platform.store}/", "lurm/store/", recursive=True)
+    files.put(f"{platform.landing}/", "lurm/landing/", recursive=True)
+    platform.change(
+        "the store moves", at=tmp_path / "person",
+        config={f"url = {platform.store}": f"url = s3://lurm/store\n    endpointurl = {address}"},
+    )  # fmt: skip
+    keys = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret"}
+    place = {"AWS_ENDPOINT_URL": address, "LURM_LANDING": "s3://lurm/landing"}
+    yield replace(platform, extra=KEY | keys | place | {"AWS_DEFAULT_REGION": "us-east-1"}), files
+    server.stop()
+
+
+def test_a_store_on_s3_keeps_nothing_either(on_s3):
+    platform, files = on_s3
+    user = busiest(platform.landing, FIRST[0])
+    before = platform.hashes()
+    done = platform.forget(user)
+    assert done.status == DONE, done.log
+    told = json.loads(platform.git("show", "forgotten:certificates/1.json"))
+    assert set(told["deliveries"]) == {
+        "users.parquet", *(f"behaviors/{month}.parquet" for month in FIRST)
+    }  # fmt: skip
+    stored = {"".join(path.split("/")[-2:]) for path in files.find("lurm/store", refresh=True)}
+    now = platform.hashes()
+    assert {before[path] for path in now if now[path] != before[path]}.isdisjoint(stored)
+    assert {now[vectors(month)] for month in FIRST} <= stored
+
+
 # ---- many names, and calls that do not end --------------------------------------------------------
+
+
+def with_rows_of(platform: Platform, user: int) -> list[str]:
+    """The tables in cache, store and runs that have rows of the user, as a number or as text."""
+    found = []
+    for place in ("home", "store"):
+        for path in (platform.folder / place).rglob("*"):
+            if path.is_file() and path.read_bytes()[:4] == b"PAR1":
+                table = pq.ParquetFile(path).read()
+                ids = table["user_id"].to_pylist() if "user_id" in table.schema.names else []
+                if user in ids or str(user) in ids:
+                    found.append(str(path))
+    return found
 
 
 def kill_before(platform: Platform, command: str, user: int) -> None:
@@ -271,6 +322,8 @@ def test_a_call_that_is_killed_shows_nothing_or_all_and_the_next_ends_alike(late
         assert table.equals(rows_of_others(old[month], user))
         assert user not in table["user_id"].to_pylist()
 
+    assert with_rows_of(platform, user) == []
+
     # Nothing is stale: a month delivered as it was changes nothing, a corrected one gets the next revision.
     same = platform.run_month(LATER[0], run="same", steps=SHORT)
     check(same)
@@ -279,8 +332,9 @@ def test_a_call_that_is_killed_shows_nothing_or_all_and_the_next_ends_alike(late
     corrected = platform.run_month(LATER[2], run="corrected", steps=SHORT)
     check(corrected)
     assert corrected["publish"].result["published"] == [f"refresh/{LATER[2]}/r3"]
-    landed = platform.home / f"runs/corrected/workspace/data/landing/behaviors/{LATER[2]}.parquet"
-    assert user not in read_parquet(landed)["user_id"].to_pylist()
+    assert with_rows_of(platform, user) == []
+    check(platform.run_retraining(steps=("open",)))
+    assert with_rows_of(platform, user) == []
 
 
 def test_users_are_forgotten_one_after_the_other(platform):
