@@ -18,6 +18,8 @@ from lurm.scorecard import (
 
 # What the paper calls almost lossless, and what it calls a small difference, in AUC.
 LOSSLESS, SAME = 0.01, 0.01
+# Share of an output's neighbors that are of its own anchor, from which anchors lie apart.
+APART = 0.9
 
 
 def kinds(data_set: DataSet) -> dict[str, list[str]]:
@@ -26,6 +28,17 @@ def kinds(data_set: DataSet) -> dict[str, list[str]]:
     for name, task in data_set.params.tasks.items():
         found.setdefault("attribute" if task.value is None else "category", []).append(name)
     return found
+
+
+def anchors_apart(before: float, after: float) -> dict[str, Any]:
+    """The entry of claim (h): after training, not before, neighbors of an output are of its anchor."""
+    told = after > APART >= before
+    return {
+        "claim": "h",
+        "what": "outputs of anchors lie apart after training, not before",
+        "verdict": "reproduced" if told else "not reproduced",
+        "figure": f"{100 * before:.0f} % of neighbors of the same anchor before, {100 * after:.0f} % after",
+    }
 
 
 def verdicts(

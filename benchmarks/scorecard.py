@@ -25,7 +25,8 @@ from typing import Any, cast, get_args
 import numpy as np
 import torch
 
-from benchmarks.claims import kinds, verdicts
+from benchmarks.anchors import anchors_of
+from benchmarks.claims import anchors_apart, kinds, verdicts
 from benchmarks.data_sets import DataSet, Users, open_data_set
 from benchmarks.methods import ABLATIONS, METHODS, Method
 from lurm.console import run_stage
@@ -179,11 +180,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = summary(records, "lurm", folds, CONFIDENCE)
         for method_name, row in rows.items():
             row |= {"title": ALL[method_name].title, "family": ALL[method_name].family}
+        anchors = anchors_of(data_set, args.reports / title / name / "anchors.json")
         card[name] = {
             "n_users": {task: len(labels.y) for task, labels in tasks.items()},
             "kinds": kinds(data_set),
             "methods": rows,
-            "claims": verdicts(records, data_set, folds, CONFIDENCE),
+            "claims": [
+                *verdicts(records, data_set, folds, CONFIDENCE),
+                anchors_apart(*(found["separation"] for found in anchors.values())),
+            ],
+            "anchors": anchors,
         }
         print_table(name, card[name]["methods"])
         for claim in card[name]["claims"]:

@@ -57,6 +57,9 @@ def interests_of(data_set: DataSet, params: Params) -> tuple[np.ndarray, pa.Tabl
     settings = params.cluster_interests
     items = read_parquet(data_set.root / "models/items.parquet", ["item_id"])
     vectors = read_array(data_set.root / "models/item_vectors.npy")
+    if not params.embed_items.text_width:  # what was learned stands first
+        vectors = vectors[:, : params.embed_items.width]
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     sample = sample_items(len(items), settings.sample_size, settings.seed)
     found = cluster(
         vectors[sample],

@@ -349,6 +349,27 @@ def level_grid(
     return panel.drawing(label, parts)
 
 
+def scatter(groups: Sequence[Points], label: str) -> Markup:
+    """Points on a map without axes, each group in its own colour."""
+    places = [point for points in groups for point in points]
+    lows, highs = ([bound(p[k] for p in places) for k in (0, 1)] for bound in (min, max))
+    panel = Panel((lows[0], highs[0]), (lows[1], highs[1]), height=300, left=8, bottom=8)
+    return panel.drawing(
+        label,
+        [
+            Markup('<g fill="hsl({} 60% 45%)"><title>{}</title>{}</g>').format(
+                round(360 * k / len(groups)),
+                k + 1,
+                _join(
+                    Markup('<circle cx="{}" cy="{}" r="1.6"/>').format(panel.px(x), panel.py(y))
+                    for x, y in points
+                ),
+            )
+            for k, points in enumerate(groups)
+        ],
+    )
+
+
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """A colour for each class: grey and blue for no and yes, a ramp for more.
 

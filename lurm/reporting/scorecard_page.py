@@ -50,6 +50,7 @@ def scorecard_page(card: Mapping[str, Any], users: str, confidence: float) -> st
                 "tasks": found["n_users"],
                 "claims": found["claims"],
                 "steps": _steps(found),
+                "anchors": _anchors(found["anchors"]),
                 "scale": figures.score_scale(axis),
                 "groups": {
                     title: [_row(row, axis) for row in rows if row["family"] in families]
@@ -75,6 +76,17 @@ def _row(row: Mapping[str, Any], axis: tuple[float, float]) -> dict[str, Any]:
         "lead": "" if lead is None else str(lead),
         "clear": lead is not None and (lead.low > 0 or lead.high < 0),
     }
+
+
+def _anchors(anchors: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Title and map of the anchors' outputs before and after training, as Fig. 5 of the paper."""
+    return [
+        (
+            f"{when.title()} training: {100 * found['separation']:.0f} % of neighbors of the same anchor",
+            figures.scatter(found["map"], f"t-SNE of the anchors' outputs {when} training"),
+        )
+        for when, found in anchors.items()
+    ]
 
 
 def _steps(found: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -16,10 +16,11 @@ from benchmarks.methods import CHANGES, METHODS
 from benchmarks.variants import Variant, bags_of, changed, last_bags, vectors_of
 from lurm.holdout import validation_users
 from lurm.params import load_params
+from lurm.smen import Smen, SmenSettings
 from lurm.storage import read_json, write_array, write_parquet, write_tensors
 from lurm.tables import TIMESTAMP
 from lurm.tasks import TaskLabels
-from lurm.timelines import build_timelines
+from lurm.timelines import build_timelines, save_timelines
 from tests import reference
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -62,7 +63,10 @@ def shop(tmp_path, monkeypatch):
     vectors = rng.standard_normal((N_ITEMS, 8)).astype(np.float32)
     vectors[:, 0] += np.where(np.arange(N_ITEMS) % 2, 5, -5)
     write_array(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), "models/item_vectors.npy")
-    write_tensors({"weight": torch.zeros(1)}, "models/smen.safetensors", {})
+    write_array(vectors[:4], "models/interest_centres.npy")
+    write_encoder()
+    lives = {u: {24204: {u % 4: 1.0}, 24205: {(u + 1) % 4: 2.0}} for u in range(N_USERS)}
+    save_timelines(build_timelines(reference.boi_tables(lives)), Path("data/timelines"))
     coffee = np.arange(0, N_USERS, 2)
     for month in ("2017-11", "2017-12"):
         columns = {"column": ["product_category"] * len(coffee), "value": ["COFFEE"] * len(coffee)}
@@ -72,6 +76,13 @@ def shop(tmp_path, monkeypatch):
     write_published(range(N_USERS))
     monkeypatch.setattr(scorecard, "DATA_SETS", {"shop": Path()})
     return open_data_set("shop", Path())
+
+
+def write_encoder(seed=0):
+    torch.manual_seed(seed)
+    settings = SmenSettings(4, 2, 4, {"month": 1, "year": 12}, published_width=5)
+    about = {"model_version": "v", **settings.to_json()}
+    write_tensors(Smen(settings).state_dict(), "models/smen.safetensors", about)
 
 
 def write_published(users):
@@ -135,7 +146,7 @@ def test_a_second_run_scores_nothing_again_until_what_a_method_depends_on_change
     )
     assert run("--only", "lurm", "tf_idf") == first
     assert made == []
-    write_tensors({"weight": torch.ones(1)}, "models/smen.safetensors", {})
+    write_encoder(seed=1)
     run("--only", "lurm", "tf_idf")
     assert made == ["lurm"]
     write_month("data/training/behaviors", "2017-02", [3] * 50, [1] * 50)

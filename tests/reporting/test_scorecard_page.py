@@ -40,6 +40,10 @@ CARD = {
                 "figure": "+0.7 (−0.4 to +2.0)",
             }
         ],
+        "anchors": {
+            "before": {"separation": 0.12, "map": [[[0, 1], [2, 0]], [[1, 1], [0, 2]]]},
+            "after": {"separation": 0.97, "map": [[[0, 1], [0, 2]], [[5, 6], [6, 5]]]},
+        },
     }
 }
 
@@ -58,6 +62,9 @@ def test_the_page_says_what_was_scored_in_falling_order_and_escapes_names():
     parser = Words()
     parser.feed(page)
     text = " ".join(parser.words)
+    assert "Before training: 12 % of neighbors of the same anchor" in text
+    assert "After training: 97 % of neighbors of the same anchor" in text
+    assert page.count("<circle") - page.count('class="ink"') >= 8
     assert text.index("LURM 74.7 ± 0.3") < text.index("<boosted> 74.0") < text.index("TF-IDF 73.5")
     assert "+1.2 (+0.4 to +2.0)" in text
     assert "by task" in text
