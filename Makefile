@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 .PHONY: help setup land repro ta-feng airflow airflow-stop demo-history demo-month test test-runs \
-  test-slow check scorecard scorecard-quick benchmarks lock image-locks images clean
+  test-slow check scorecard scorecard-quick ablations benchmarks lock image-locks images clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ scorecard: repro ta-feng ## LURM against its rivals on both examples; goes on wh
 
 scorecard-quick: SCORECARD = --quick
 scorecard-quick: scorecard ## what of it is done in minutes
+
+ablations: repro ## each ablation as a DVC experiment of the whole pipeline; goes on where it stopped
+	python -m benchmarks.ablations
 
 SCALE = anchor_sum bags encoding interests
 benchmarks: setup ## speed and scale against named rivals; reports/benchmarks has the figures

@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             word for change in overrides(changes, standing) for word in ("--set-param", change)
         ]
         _dvc("exp", "run", "--temp", "--name", name.replace("_", "-"), *params)
-    print(
-        _dvc("exp", "show", "--only-changed", "--hide-workspace", "--md", "--sort-by", "mean_auc")
-    )
+    paths = r"(data|models|reports|stages|lurm|standing)\b.*"
+    shown = ("--only-changed", "--hide-workspace", "--drop", paths, "--sort-by", "mean_auc", "--md")
+    print(_dvc("exp", "show", *shown))
 
 
 if __name__ == "__main__":
