@@ -25,14 +25,21 @@ def test_a_clone_goes_on_from_what_was_pushed_and_runs_only_what_a_setting_touch
 ):
     assert clone.repro() == []
     clone.set(evaluation={"hidden": 9})
-    applied = {f"apply_heads@{month}" for month in ("2017-01", "2017-02", "2017-03")}
-    assert set(clone.repro()) == {"train_heads@coffee", "train_heads@age", *applied, "report"}
+    told = {
+        f"{stage}@{month}"
+        for stage in ("apply_heads", "watch_drift")
+        for month in ("2017-01", "2017-02", "2017-03")
+    }
+    trained = {"train_heads@coffee", "train_heads@age"}
+    assert set(clone.repro()) == {*trained, *told, "report", "cards"}
     before, after = workspace.hashes(), clone.hashes()
     changed = {path for path in before if before[path] != after[path]}
     assert {path.split("/")[1] for path in changed} <= {
         "heads",
         "predictions",
         "roc",
+        "drift",
         "report.html",
         "scores.json",
+        "model_card.md",
     }
