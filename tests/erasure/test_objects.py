@@ -1,6 +1,9 @@
 """Published files as DVC keeps them: what takes an object's place, in DVC's own eyes too."""
 
+import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -22,7 +25,10 @@ stages:
 
 
 def do(folder, *words):
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    # `env` looks the command up in the PATH of a workspace, where DVC lies beside Python.
+    path = f"PATH={Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["env", path, *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
