@@ -20,7 +20,7 @@ from lurm.competitors.lives import Lives, read_lives
 from lurm.heads import vector_matrix
 from lurm.holdout import validation_users
 from lurm.params import Params, load_params
-from lurm.storage import file_hash, month_files, read_parquet
+from lurm.storage import file_hash, month_files, read_array, read_parquet
 from lurm.tasks import TaskLabels, task_labels
 
 Users = Literal["reported", "validation", "all"]
@@ -53,6 +53,11 @@ class DataSet:
     def lives(self) -> Lives:
         """The users' behaviors one after the other, for the rivals that read sequences."""
         return read_lives(self.behaviors, self.catalog, self.user_ids, self.text_columns)
+
+    @cached_property
+    def n_distinct_items(self) -> int:
+        """Items that their vectors tell apart: at most so many interests can be found."""
+        return len(np.unique(read_array(self.root / "models/item_vectors.npy"), axis=0))
 
     @property
     def text_columns(self) -> Sequence[str]:

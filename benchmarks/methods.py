@@ -210,3 +210,14 @@ ABLATIONS: dict[str, Method] = {
     )
     for months in HISTORY
 }
+
+
+def possible(name: str, data_set: DataSet) -> bool:
+    """Whether the data set is large enough for the method: for its interests, for its months of history."""
+    months = int(name.removeprefix("history_")) if name.startswith("history_") else 0
+    n_interests = (
+        ABLATIONS[name].budget.get("cluster_interests.n_interests") if name in ABLATIONS else 0
+    )
+    if months >= len(data_set.params.training.months):
+        return False
+    return not n_interests or n_interests <= data_set.n_distinct_items

@@ -28,7 +28,7 @@ import torch
 from benchmarks.anchors import anchors_of
 from benchmarks.claims import anchors_apart, kinds, verdicts
 from benchmarks.data_sets import DataSet, Users, open_data_set
-from benchmarks.methods import ABLATIONS, METHODS, Method
+from benchmarks.methods import ABLATIONS, METHODS, Method, possible
 from lurm.console import run_stage
 from lurm.heads import Training, cross_validate, splits
 from lurm.metrics import accuracy, auc
@@ -167,6 +167,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             key = key_of(data_set, method_name, method)
             known = read_json(path) if path.exists() else {"key": None}
             wanted = method_name in (args.only or ALL) and (method.quick or not args.quick)
+            if known["key"] != key and wanted and not possible(method_name, data_set):
+                log.info("%s: %s is left out, there is too little of it", name, method.title)
+                continue
             if known["key"] != key and wanted:
                 with tempfile.TemporaryDirectory() as scratch:
                     known = run_method(data_set, method_name, tasks, Path(scratch))

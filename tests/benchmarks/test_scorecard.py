@@ -12,7 +12,7 @@ import yaml
 
 from benchmarks import scorecard
 from benchmarks.data_sets import among, open_data_set
-from benchmarks.methods import CHANGES, METHODS
+from benchmarks.methods import CHANGES, METHODS, possible
 from benchmarks.variants import Variant, bags_of, changed, last_bags, vectors_of
 from lurm.holdout import validation_users
 from lurm.params import load_params
@@ -229,6 +229,13 @@ def test_the_changes_of_every_ablation_are_allowed():
     params = load_params(PARAMS)
     for _, changes in CHANGES.values():
         changed(params, changes)
+
+
+def test_what_a_data_set_is_too_small_for_is_left_out(shop):
+    assert possible("lurm", shop)
+    assert possible("history_1", shop)
+    assert not possible("history_2", shop)  # which is all there is
+    assert not possible("interests_100", shop)  # of 20 items
 
 
 def test_every_method_makes_vectors_or_is_trained_by_task():
