@@ -61,10 +61,11 @@ with DAG(
     compare_months = stage("compare_months", on_success_callback=notice())
     report = stage("report")
     cards = stage("cards")
+    explore = stage("explore")
     publish = step(
         "publish", "publish", max_active_tis_per_dag=1, outlets=[Asset("lurm_user_vectors")]
     )
     chain(await_delivery, opened, update_catalog, [validate_logs, assign_items], build_boi)
     chain(build_boi, encode_users, [apply_heads, index_users, compare_months])
     chain(apply_heads, watch_drift, report)
-    chain([index_users, compare_months], report, cards, publish)
+    chain([index_users, compare_months], report, [cards, explore], publish)

@@ -172,3 +172,9 @@ def merge_changes(
         "without_text": without_text,
         "sharing_text": sharing_text,
     }
+
+
+def item_texts(catalog: pa.Table, text_columns: Sequence[str]) -> list[str]:
+    """The text columns of every item in one line, nulls left out."""
+    columns = [catalog.column(name).to_pylist() for name in text_columns]
+    return [", ".join(part for part in parts if part) for parts in zip(*columns, strict=True)]

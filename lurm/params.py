@@ -247,6 +247,15 @@ class Gate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class Explorer(Section):
+    items: Count
+    neighbors: Count
+    bags: Count
+    lives: Annotated[int, Field(ge=0)]
+    memory_limit: Memory
+    seed: Seed
+
+
 class Cards(Section):
     data: str
     source: str
@@ -276,6 +285,7 @@ class Params(Section):
     evaluation: Evaluation
     gate: Gate
     watch_drift: WatchDrift
+    explorer: Explorer
     cards: Cards
     tasks: dict[Name, Task]
 

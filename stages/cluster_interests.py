@@ -18,11 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from lurm.catalog import item_texts
 from lurm.console import run_stage
 from lurm.interests.assignment import assign, nearest_of
 from lurm.interests.assignment import nearest as nearest_centres
 from lurm.interests.clustering import Clustering, cluster, cluster_onward, sample_items
-from lurm.interests.description import count_behaviors, describe, item_texts, spread
+from lurm.interests.description import count_behaviors, describe, spread
 from lurm.interests.lineage import (
     changes,
     first_lineage,

@@ -19,7 +19,10 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from lurm_pages import PageLink
 
 # Stages whose image holds Great Expectations and no torch; all others need the models' image.
-LOGS = ("update_catalog", "validate_logs", "build_boi", "compare_months", "report", "cards")
+LOGS = (
+    *("update_catalog", "validate_logs", "build_boi"),
+    *("compare_months", "report", "cards", "explore"),
+)
 REFUSED = 1  # exit status of a step that trying again would not help
 
 

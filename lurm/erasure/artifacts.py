@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,12 @@ HASH_OF_LABELS = b"behaviors_sha256"  # in the metadata of labels
 
 @dataclass(frozen=True)
 class Freeing:
-    """What frees an artifact: the tombstones, what clean months hashed to before and after, and for an
-    index the vectors that it was made from."""
+    """What frees an artifact: the tombstones, what clean months hashed to before and after, and the file
+    that tells who the users are where the artifact itself does not (:func:`users_beside`)."""
 
     tombstones: Tombstones
     hashes: dict[str, str]
-    vectors: Path | None = None
+    users: Path | None = None
 
 
 # Writes the file or folder at the first path to the second without forgotten users, unless it holds none
@@ -148,11 +148,10 @@ def index(source: Path, target: Path, freeing: Freeing) -> Found:
     from lurm.use.index import read_index, write_index
     from lurm.vectors import vector_matrix
 
-    if freeing.vectors is None:
-        raise ValueError(f"{source}: expected the vectors of the index beside it, found none")
-    found = find_rows(freeing.vectors, freeing.tombstones)
+    vectors = _beside(source, freeing)
+    found = find_rows(vectors, freeing.tombstones)
     if found.rows:
-        table = read_parquet(freeing.vectors)
+        table = read_parquet(vectors)
         forgotten, _ = freeing.tombstones.find(table["user_id"])
         kept = read_index(source)
         kept.reset()
@@ -161,9 +160,30 @@ def index(source: Path, target: Path, freeing: Freeing) -> Found:
     return found
 
 
+def explorer(source: Path, target: Path, freeing: Freeing) -> Found:
+    """The explorer, in which each user's life is an element of its own, under another name."""
+    users = read_parquet(_beside(source, freeing))
+    forgotten, hashes = freeing.tombstones.find(users["user_id"])
+    text = source.read_text("utf-8")
+    for name in users.filter(pa.array(forgotten))["name"].to_pylist():
+        of_user = f'data-life="{re.escape(html.escape(name))}"'
+        text = re.sub(
+            rf"<(button|script)[^>]*{of_user}[^>]*>.*?</\1>\s*", "", text, flags=re.DOTALL
+        )
+    if hashes:
+        write_text(text, target)
+    return Found(int(forgotten.sum()), hashes)
+
+
 def nothing(_: Path, __: Path, ___: Freeing) -> Found:
     """A file that holds items, models, or sums over all users."""
     return Found()
+
+
+def _beside(source: Path, freeing: Freeing) -> Path:
+    if freeing.users is None:
+        raise ValueError(f"{source}: expected the table of its users beside it, found none")
+    return freeing.users
 
 
 def _users(folder: Path, tombstones: Tombstones) -> tuple[Found, NDArray[np.bool_]]:
@@ -189,6 +209,8 @@ RULES: dict[str, Rule] = {
     "data/user_vectors/*": rows,
     "data/predictions/*": rows,
     "data/index/*": index,
+    "reports/explorer.html": explorer,
+    "data/explored/*": rows,
     "data/drift/*/predictions/*": rows,
     "data/drift/*/labels/*": rows,
     "data/drift/*": nothing,
@@ -205,6 +227,18 @@ RULES: dict[str, Rule] = {
     "reports/*": nothing,
 }
 FOLDERS = (states, timelines)  # rules for a folder as a whole
+
+
+def users_beside(path: str) -> str | None:
+    """The published table that tells whose rows an artifact holds, if the artifact does not itself.
+
+    >>> users_beside("data/index/2017-05.faiss")
+    'data/user_vectors/2017-05.parquet'
+    """
+    rule = RULES.get(pattern_of(path))
+    if rule is index:
+        return f"data/user_vectors/{PurePosixPath(path).stem}.parquet"
+    return "data/explored/users.parquet" if rule is explorer else None
 
 
 def pattern_of(path: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from lurm.erasure.artifacts import FOLDERS, RULES, Freeing, Rule, index, pattern_of, rows
+from lurm.erasure.artifacts import FOLDERS, RULES, Freeing, Rule, pattern_of, rows, users_beside
 from lurm.erasure.rows import Found
 from lurm.erasure.tombstones import Tombstones
 from lurm.releases.workspaces import Workspace
@@ -143,7 +143,7 @@ class Freed:
     users: set[str] = field(default_factory=set)
     held: dict[str, set[str]] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
-    vectors: dict[str, str] = field(default_factory=dict)
+    users_of: dict[str, str] = field(default_factory=dict)
 
     def free(self, commits: Iterable[Commit]) -> None:
         """Make what takes the place of every object that holds a forgotten user.
@@ -155,15 +155,14 @@ class Freed:
         folders = set()
         for commit in commits:
             for path, md5 in commit.tracked.items():
-                if RULES.get(_pattern(path)) is index:
-                    month = PurePosixPath(path).stem
-                    self.vectors[md5] = commit.tracked[f"data/user_vectors/{month}.parquet"]
                 parts = {path: md5}
                 if _is_folder(md5) and RULES.get(_pattern(path)) not in FOLDERS:
                     folders.add(md5)
                     parts = {f"{path}/{name}": e for name, e in self.cache.entries(md5).items()}
                 for part, part_md5 in parts.items():
                     artifacts[pattern_of(part)].add((part, part_md5))
+                    if table := users_beside(part):
+                        self.users_of[part_md5] = commit.tracked[table]
         known: dict[tuple[Rule, str], Found] = {}
         for pattern, found in artifacts.items():
             rule = RULES[pattern]
@@ -182,8 +181,8 @@ class Freed:
                 for entry, part in self.cache.entries(md5).items():
                     (source / entry).parent.mkdir(parents=True, exist_ok=True)
                     (source / entry).symlink_to(self.cache.path(part))
-            vectors = self.cache.path(self.vectors[md5]) if rule is index else None
-            found = rule(source, target, Freeing(self.tombstones, self.hashes, vectors))
+            users = self.cache.path(self.users_of[md5]) if md5 in self.users_of else None
+            found = rule(source, target, Freeing(self.tombstones, self.hashes, users))
             if target.is_dir():
                 files = {
                     p.relative_to(target).as_posix(): p for p in target.rglob("*") if p.is_file()

@@ -73,12 +73,6 @@ def count_behaviors(
     return n_behaviors, n_users
 
 
-def item_texts(catalog: pa.Table, text_columns: Sequence[str]) -> list[str]:
-    """The text columns of every item in one line, nulls left out."""
-    columns = [catalog.column(name).to_pylist() for name in text_columns]
-    return [", ".join(part for part in parts if part) for parts in zip(*columns, strict=True)]
-
-
 def top_words(texts: Sequence[str], interests: np.ndarray, n_interests: int) -> list[list[str]]:
     """The most distinctive words of every interest, by class-based TF-IDF, the highest first.
 

@@ -24,7 +24,7 @@ from lurm.storage import read_json, replacing, write_json
 TRAINING = (
     *("pin_training", "pin_catalog", "embed_items", "cluster_interests", "build_timelines"),
     *("pretrain_smen", "collect_labels", "train_heads", "open_drift"),
-    "measure_confidence",
+    *("measure_confidence", "map_interests"),
 )
 
 
@@ -69,7 +69,7 @@ class Refresh(Section):
     def everything(self, workspace: Workspace) -> list[str]:
         """What DVC is to bring up to date before publishing: all but the models."""
         monthly = [name for name in stages(workspace) if is_monthly(workspace, name)]
-        return [*monthly, "compare_months", "report", "cards"]
+        return [*monthly, "compare_months", "report", "cards", "explore"]
 
     def tags(self, workspace: Workspace) -> list[str]:
         """The new names of what is to be published: one for each month whose vectors are new.

@@ -14,7 +14,7 @@ FORBIDDEN = {"torch", "pandas", "dvc", "lurm", "numpy", "pyarrow"}
 TRAINING_ONLY = {
     *("open_catalog", "pin_training", "pin_catalog", "embed_items", "cluster_interests"),
     *("build_timelines", "pretrain_smen", "collect_labels", "train_heads", "open_drift"),
-    "measure_confidence",
+    *("measure_confidence", "map_interests"),
 }
 # Small stages that a retraining runs on the way to those that need them, without a task of their own.
 ON_THE_WAY = {

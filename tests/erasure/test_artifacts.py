@@ -147,7 +147,7 @@ def test_an_index_forgets_the_row_of_a_user_and_finds_the_others_as_before(tmp_p
     made, _ = build_index(x, exact_up_to=exact_up_to, min_recall=0.99, n_queries=50, seed=0)
     write_index(made, tmp_path / "before")
     gone = [100, 250, 399]
-    told = replace(freeing(*gone), vectors=tmp_path / "vectors.parquet")
+    told = replace(freeing(*gone), users=tmp_path / "vectors.parquet")
     assert index(tmp_path / "before", tmp_path / "after", told).rows == 3
     rows = np.delete(np.arange(300), [user - 100 for user in gone])
     after = read_index(tmp_path / "after")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lurm.interests.description import count_behaviors, describe, item_texts, spread, top_words
+from lurm.interests.description import count_behaviors, describe, spread, top_words
 from lurm.storage import write_parquet
 from lurm.tables import TIMESTAMP
 
@@ -66,11 +66,6 @@ def test_words_of_an_interest_are_those_that_set_it_apart():
 
 def test_items_without_a_word_leave_interests_without_words():
     assert top_words(["", ""], np.array([0, 1]), 2) == [[], []]
-
-
-def test_texts_leave_nulls_out():
-    catalog = pa.table({"item_id": [1, 2], "kind": ["TEA", None], "size": ["1 LB", None]})
-    assert item_texts(catalog, ["kind", "size"]) == ["TEA, 1 LB", ""]
 
 
 def test_the_table_has_a_row_for_every_interest_and_shows_each_text_once():

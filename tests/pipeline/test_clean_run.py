@@ -73,10 +73,12 @@ def test_a_new_month_runs_its_own_stages_and_no_training(workspace, deliveries):
         "compare_months",
         "report",
         "cards",
+        "explore",
     }
     after = workspace.hashes()
     months = {"reports/months.json", "reports/months.csv"}
     pages = {"reports/report.html", "reports/data_card.md", "reports/model_card.md"}
+    pages |= {"reports/explorer.html", "data/explored/users.parquet"}
     assert {path for path in changed(before, after) if "2017-04" not in path} <= months | pages
     assert workspace.json("reports/months.json")["months"] == 4
     assert workspace.repro() == []
@@ -107,6 +109,7 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
         *APPLIED,
         "report",
         "cards",
+        "explore",
     }
     pinned = workspace.hashes()
     moved = changed(before, pinned)
@@ -134,7 +137,14 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
     assert "data/training/behaviors/2017-02.parquet" not in retrained
     assert workspace.json("reports/months.json")["due_for_retraining"] == []
     again = set(workspace.repro())
-    assert again >= {"train_heads@coffee", "train_heads@age", *APPLIED, "report", "cards"}
+    assert again >= {
+        "train_heads@coffee",
+        "train_heads@age",
+        *APPLIED,
+        "report",
+        "cards",
+        "explore",
+    }
     assert again.isdisjoint(TRAINING)
     assert workspace.json("reports/scores.json")["model_version"].startswith("2017-02-r2-")
 
@@ -169,7 +179,7 @@ def test_a_changed_file_in_the_landing_place_is_noticed(workspace):
     ran = workspace.repro()
     assert ran[0] == "train_heads@age"
     watched = {f"watch_drift@{month}" for month in MONTHS}
-    assert set(ran) == {"train_heads@age", *APPLIED, *watched, "report", "cards"}
+    assert set(ran) == {"train_heads@age", *APPLIED, *watched, "report", "cards", "explore"}
     assert "up to date" in workspace.do("dvc", "status").output
 
 

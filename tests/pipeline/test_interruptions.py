@@ -37,7 +37,9 @@ STAGES = [
     "open_drift",
     "watch_drift@2017-02",
     "report",
+    "map_interests",
     "cards",
+    "explore",
 ]
 
 

@@ -31,7 +31,7 @@ def test_a_clone_goes_on_from_what_was_pushed_and_runs_only_what_a_setting_touch
         for month in ("2017-01", "2017-02", "2017-03")
     }
     trained = {"train_heads@coffee", "train_heads@age"}
-    assert set(clone.repro()) == {*trained, *told, "report", "cards"}
+    assert set(clone.repro()) == {*trained, *told, "report", "cards", "explore"}
     before, after = workspace.hashes(), clone.hashes()
     changed = {path for path in before if before[path] != after[path]}
     assert {path.split("/")[1] for path in changed} <= {

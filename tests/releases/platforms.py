@@ -32,12 +32,22 @@ DONE, REFUSED, FAILED, WAITS = 0, 1, 70, 75
 # The steps of a run in the order of dags/lurm_refresh.py and dags/lurm_retrain.py.
 REFRESH = (
     *("open", "update_catalog", "validate_logs", "assign_items", "build_boi", "encode_users"),
-    *("apply_heads", "index_users", "watch_drift", "compare_months", "report", "cards", "publish"),
+    *(
+        "apply_heads",
+        "index_users",
+        "watch_drift",
+        "compare_months",
+        "report",
+        "cards",
+        "explore",
+        "publish",
+    ),
 )
 RETRAIN = (
     *("open", "update_catalog", "validate_logs", "embed_items", "cluster_interests"),
-    *("assign_items", "build_boi", "pretrain_smen", "encode_users", "train_heads", "apply_heads"),
-    *("index_users", "watch_drift", "compare_months", "report", "cards", "gate", "publish"),
+    *("assign_items", "build_boi", "pretrain_smen", "map_interests", "encode_users", "train_heads"),
+    *("apply_heads", "index_users", "watch_drift", "compare_months", "report", "cards", "explore"),
+    *("gate", "publish"),
 )
 SHORT = ("open", "publish")  # publishing brings up to date what no step before it did
 
