@@ -13,6 +13,7 @@ from lurm.behaviors import REASONS
 from lurm.encoding import encode_month, load_states, no_users, save_states
 from lurm.erasure.artifacts import (
     Freeing,
+    explorer,
     index,
     labels,
     page,
@@ -22,6 +23,7 @@ from lurm.erasure.artifacts import (
     timelines,
 )
 from lurm.erasure.tombstones import Tombstones
+from lurm.reporting.explorer import explorer_page
 from lurm.reporting.validation_page import validation_page
 from lurm.smen import Smen, SmenSettings
 from lurm.storage import read_json, read_parquet, read_schema, write_json, write_parquet
@@ -30,6 +32,7 @@ from lurm.use.index import build_index, read_index, write_index
 from lurm.vectors import vector_matrix
 from tests import reference
 from tests.pipeline.workspaces import ROOT
+from tests.reporting.test_explorer import make_release
 from tests.small_world import files
 from tests.use.worlds import grouped, vectors_table
 
@@ -159,6 +162,26 @@ def test_an_index_forgets_the_row_of_a_user_and_finds_the_others_as_before(tmp_p
     write_parquet(vectors_table(left, rows + 100), tmp_path / "vectors.parquet")
     assert index(tmp_path / "after", tmp_path / "again", told).rows == 0
     assert not (tmp_path / "again").exists()
+
+
+def test_the_explorer_loses_the_life_of_a_forgotten_user_and_nothing_else(tmp_path):
+    write_parquet(
+        pa.table({"user_id": ["ann", "bob"], "name": ["user 1", "user 2"]}),
+        tmp_path / "users.parquet",
+    )
+    before, due = make_release(), make_release(lives=make_release().lives[1:])
+    (tmp_path / "page").write_text(explorer_page(before), encoding="utf-8")
+    told = replace(freeing("ann"), users=tmp_path / "users.parquet")
+    assert explorer(tmp_path / "page", tmp_path / "freed", told).rows == 1
+    freed = (tmp_path / "freed").read_text("utf-8")
+    assert "".join(freed.split()) == "".join(explorer_page(due).split())
+    assert (
+        explorer(
+            tmp_path / "freed", tmp_path / "same", replace(told, tombstones=freeing("x").tombstones)
+        ).rows
+        == 0
+    )
+    assert not (tmp_path / "same").exists()
 
 
 def test_every_output_of_the_pipeline_has_a_rule():
