@@ -153,10 +153,13 @@ def _judge(error: Exception, workspace: Workspace) -> tuple[str, str]:
     return "refused", error.reason()
 
 
+PAGES = {"report": "reports/report.html", "explore": "reports/explorer.html"}
+
+
 def _page(workspace: Workspace, name: str, *, refused: bool) -> str | None:
     """The page that a person would read about the step."""
-    if name == "report":
-        page = "reports/report.html"
+    if name in PAGES:
+        page = PAGES[name]
     elif name == "validate_logs" and (workspace.folder / "plan.json").exists():
         month = read_json(workspace.folder / "plan.json").get("month")
         page = f"reports/{'refused' if refused else 'validation'}/{month}.html"
