@@ -73,6 +73,18 @@ class Airflow:
         """Stop it."""
         assert self.lurm("down").status == 0
 
+    def forget(self, user: str | int) -> Finished:
+        """Call ``lurm forget`` beside the Airflow, as the one who keeps it does."""
+        places = {"HOME": "lurm", "REPOSITORY": "published.git", "LANDING": "landing"}
+        environment = self.project.environment() | self.settings
+        environment |= {f"LURM_{name}": str(self.folder / at) for name, at in places.items()}
+        done = subprocess.run(
+            ["env", "lurm", "forget", str(user)],
+            cwd=self.project.root, env=environment, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return Finished(done.returncode, done.stdout)
+
     @property
     def client(self) -> Client:
         """The REST interface, as admin."""
