@@ -217,6 +217,9 @@ def test_a_forgotten_user_is_nowhere_and_does_not_come_back(named, tmp_path):
     assert platform.names() == names
 
 
+BUCKET = "forgetting"  # of its own: servers of one process share their buckets
+
+
 @pytest.fixture
 def on_s3(platform, tmp_path):
     """The platform with its store and its landing place on S3; and what reaches it."""
@@ -224,15 +227,15 @@ def on_s3(platform, tmp_path):
     server.start()
     address = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     files = S3FileSystem(key="a-key", secret="a-secret", client_kwargs={"endpoint_url": address})
-    files.mkdir("lurm")
-    files.put(f"{platform.store}/", "lurm/store/", recursive=True)
-    files.put(f"{platform.landing}/", "lurm/landing/", recursive=True)
+    files.mkdir(BUCKET)
+    files.put(f"{platform.store}/", f"{BUCKET}/store/", recursive=True)
+    files.put(f"{platform.landing}/", f"{BUCKET}/landing/", recursive=True)
     platform.change(
         "the store moves", at=tmp_path / "person",
-        config={f"url = {platform.store}": f"url = s3://lurm/store\n    endpointurl = {address}"},
+        config={f"url = {platform.store}": f"url = s3://{BUCKET}/store\n    endpointurl = {address}"},
     )  # fmt: skip
     keys = {"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret"}
-    place = {"AWS_ENDPOINT_URL": address, "LURM_LANDING": "s3://lurm/landing"}
+    place = {"AWS_ENDPOINT_URL": address, "LURM_LANDING": f"s3://{BUCKET}/landing"}
     yield replace(platform, extra=KEY | keys | place | {"AWS_DEFAULT_REGION": "us-east-1"}), files
     server.stop()
 
@@ -247,7 +250,7 @@ def test_a_store_on_s3_keeps_nothing_either(on_s3):
     assert set(told["deliveries"]) == {
         "users.parquet", *(f"behaviors/{month}.parquet" for month in FIRST)
     }  # fmt: skip
-    stored = {"".join(path.split("/")[-2:]) for path in files.find("lurm/store", refresh=True)}
+    stored = {"".join(path.split("/")[-2:]) for path in files.find(f"{BUCKET}/store", refresh=True)}
     now = platform.hashes()
     assert {before[path] for path in now if now[path] != before[path]}.isdisjoint(stored)
     assert {now[vectors(month)] for month in FIRST} <= stored
