@@ -59,8 +59,8 @@ demo-month: var/deliveries/users.parquet ## deliver MONTH to it, and tell it so
 test: setup ## the test suite, in minutes
 	pytest -n 2 -m "not slow"
 
-test-runs: setup ## whole runs on a part of the example data: what runs when, no future, a remote
-	pytest -n 2 $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py)
+test-runs: setup ## whole runs: on a part of the example data, what runs when, no future, a remote; on generated logs
+	pytest -n 2 $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py) tests/benchmarks/test_whole.py
 
 test-slow: setup ## those, and stages killed, disks full, other shops
 	pytest -n 2 --dist loadfile -m slow --ignore tests/docker

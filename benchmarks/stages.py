@@ -43,13 +43,13 @@ def measure(command: str) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def main() -> None:
-    """Measure all stages and print the table."""
+def measure_all() -> dict[str, dict[str, float]]:
+    """Runs, seconds, seconds of the longest run and peak MB of every stage, run here once more."""
     figures = defaultdict(list)
     for stage, command in commands():
         figures[stage.split("@")[0]].append(measure(command))
         print(f"{stage}: {figures[stage.split('@')[0]][-1][0]:.1f} s", file=sys.stderr)
-    rows = {
+    return {
         stage: {
             "runs": len(runs),
             "seconds": round(sum(seconds for seconds, _ in runs), 1),
@@ -58,6 +58,11 @@ def main() -> None:
         }
         for stage, runs in figures.items()
     }
+
+
+def main() -> None:
+    """Measure all stages and print the table."""
+    rows = measure_all()
     print(f"{'stage':<20}{'runs':>6}{'seconds':>10}{'longest':>10}{'peak MB':>10}")
     for stage, row in rows.items():
         print(f"{stage:<20}" + "".join(f"{value:>10}" for value in row.values())[4:])

@@ -1,0 +1,149 @@
+"""The whole pipeline on generated logs of any size: seconds and peak memory of every stage.
+
+    python -m benchmarks.whole --behaviors 1e7 --users 1e5 --months 24 --folder runs/whole
+    python -m benchmarks.whole --grow 3 ...    that size, and before it a hundredth and a tenth of it
+
+Logs are those of :mod:`benchmarks.logs`, with a catalog of five texts for each of their interests. The
+workspace is a clone of this project with its settings, but for names, months, D and what ``SETTINGS`` says;
+the pipeline's commands run in DVC's order, each in a process of its own.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from benchmarks.logs import FIRST, World, whole, write_logs
+from benchmarks.measure import slope, table
+from benchmarks.stages import measure_all
+from lurm.console import run_stage
+from lurm.months import month_name
+from lurm.storage import row_count, write_json, write_parquet, write_text
+
+log = logging.getLogger("whole")
+BRANDS, KIND = 5, 20  # texts of an interest, interests of a kind
+# One pass over the users, who are many; one task, scored once.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "pretrain_smen": {"epochs": 1},
+    "evaluation": {"folds": 2, "repeats": 1},
+}
+
+
+def catalog(world: World) -> pa.Table:
+    """Items of one interest share two words, items of one kind one."""
+    items = np.arange(world.n_items)
+    interest, rank = items % world.n_interests, items // world.n_interests
+    return pa.table(
+        {
+            "item_id": items,
+            "kind": [f"kind{n}" for n in interest // KIND],
+            "thing": [f"thing{n}" for n in interest],
+            "brand": [f"brand{n}" for n in rank % BRANDS],
+        }
+    )
+
+
+def settings(world: World, n_interests: int) -> dict[str, Any]:
+    """The project's settings for this world: trained through the last month but one, labels of the last."""
+    chosen: dict[str, Any] = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
+    months = [month_name(FIRST + k) for k in range(world.n_months)]
+    before = ["start", *months[:-1]]
+    chosen["calendar"] = {"timezone": "UTC"}
+    chosen["months"] = {
+        month: {"previous": previous, "items": "data/landing/items.parquet"}
+        for month, previous in zip(months, before, strict=True)
+    }
+    chosen["training"] |= {"release": 1, "through": months[-2], "months": months[:-1]}
+    chosen["evaluation"] |= {"as_of": months[-2], "label_months": months[-1:]}
+    chosen["embed_items"] |= {"text_columns": ["kind", "thing", "brand"]}
+    chosen["cluster_interests"] |= {"n_interests": n_interests}
+    chosen["compare_months"] |= {"mix_column": "kind"}
+    chosen["tasks"] = {"kind": {"labels": "data/labels", "column": "kind", "value": "kind1"}}
+    for section, changes in SETTINGS.items():
+        chosen[section] |= changes
+    return chosen
+
+
+@contextmanager
+def workspace(world: World, n_interests: int, folder: Path) -> Iterator[None]:
+    """Works in a clone of the project with these logs landed; ends where it began."""
+    before = Path.cwd()
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
+    chosen = settings(world, n_interests)
+    write_text(yaml.safe_dump(chosen, sort_keys=False), folder / "params.yaml")
+    (folder / "data/landing.dvc").unlink(missing_ok=True)
+    write_logs(world, folder / "data/landing")
+    (folder / "data/landing/item_interests.parquet").unlink()
+    write_parquet(catalog(world), folder / "data/landing/items.parquet")
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run(world: World, n_interests: int, folder: Path) -> list[dict[str, Any]]:
+    """One row for every stage at this size, in the pipeline's order."""
+    with workspace(world, n_interests, folder):
+        rows = sum(map(row_count, Path("data/landing/behaviors").glob("*.parquet")))
+        log.info("%s: %d behaviors of %d users", folder, rows, world.n_users)
+        size = {"users": world.n_users, "behaviors": rows}
+        return [{"stage": stage, **size, **found} for stage, found in measure_all().items()]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run every size, write the figures and print them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in {
+        "behaviors": 1e7,
+        "users": 1e5,
+        "months": 24,
+        "items": 1e5,
+        "interests": 1e4,
+    }.items():
+        parser.add_argument(f"--{name}", type=whole, default=int(default))
+    parser.add_argument("--grow", type=int, default=1, help="sizes, each ten times the one before")
+    parser.add_argument("--folder", type=Path, default=Path("runs/whole"))
+    parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/whole.json"))
+    args = parser.parse_args(argv)
+    rows: list[dict[str, Any]] = []
+    for step in range(args.grow):
+        part = 10 ** (args.grow - 1 - step)
+        world = World(
+            args.behaviors // part, args.users // part, args.months, args.items, args.interests
+        )
+        rows += run(world, args.interests // 2, args.folder.resolve())
+        write_json({"rows": rows}, args.result)
+    names = dict.fromkeys(row["stage"] for row in rows)
+    by_stage = {name: [row for row in rows if row["stage"] == name] for name in names}
+    slopes = {
+        name: slope([row["users"] for row in found], [row["seconds"] for row in found])
+        for name, found in by_stage.items()
+    }
+    write_json({"rows": rows, "slopes": slopes}, args.result)
+    print(table(rows))
+    if args.grow > 1:
+        print(
+            table(
+                [
+                    {"stage": name, "slopes": " ".join(map(str, found))}
+                    for name, found in slopes.items()
+                ]
+            )
+        )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,29 @@
+"""The pipeline on generated logs, tiny: what the benchmark of the whole rests on."""
+
+import pytest
+import yaml
+
+from benchmarks import whole
+from benchmarks.logs import World
+from lurm.params import parse_params
+from lurm.storage import read_json
+
+pytestmark = pytest.mark.slow
+
+
+def test_every_stage_runs_on_generated_logs_and_leaves_its_figures(tmp_path, capsys):
+    size = ["--behaviors=2e4", "--users=200", "--months=3", "--items=400", "--interests=40"]
+    result = tmp_path / "whole.json"
+    whole.main([*size, f"--folder={tmp_path / 'whole'}", f"--result={result}"])
+    rows = read_json(result)["rows"]
+    stages = yaml.safe_load((tmp_path / "whole/dvc.yaml").read_text("utf-8"))["stages"]
+    assert {row["stage"] for row in rows} == set(stages)
+    assert all(row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows)
+    assert "pretrain_smen" in capsys.readouterr().out
+
+
+def test_the_settings_of_any_world_are_allowed():
+    world = World(n_behaviors=10**8, n_users=10**6, n_months=24, n_items=10**5, n_interests=10**4)
+    params = parse_params(whole.settings(world, 5000), "the world")
+    assert len(params.months) == 24
+    assert params.training.through == params.evaluation.as_of == "2016-11"
