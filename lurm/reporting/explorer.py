@@ -143,7 +143,7 @@ def _payload(release: Release) -> dict[str, Any]:
         "anchors": [
             {
                 "mass": round(float(column @ log_mass), 4),
-                "own": np.argsort(-(column - 1 / shares.shape[1]) * log_mass, kind="stable")[
+                "own": np.argsort(-(column - column @ log_mass) * log_mass, kind="stable")[
                     :N_OWN
                 ].tolist(),
             }
