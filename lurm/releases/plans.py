@@ -116,6 +116,10 @@ class Retrain(Section):
         land(workspace, [m for m in span if m not in known] or known[-1:], users=True)
         release = 1 + (RELEASE_MODEL in workspace.outputs())
         order_training(workspace.root / "params.yaml", self, raise_release=release > 1)
+        leave_only(workspace.root / "data/labels", self.label_months)
+        leave_only(
+            workspace.root / "data/training/behaviors", months_between(self.first, self.through)
+        )
         workspace.do("lurm", "check")
 
     def targets(self, workspace: Workspace, stage: str) -> list[str]:
@@ -215,6 +219,18 @@ def order_training(params: Path, plan: Retrain, *, raise_release: bool) -> None:
     evaluation["label_months"] = _in_one_line(plan.label_months)
     with replacing(params) as temporary:
         parser.dump(settings, temporary)
+
+
+def leave_only(folder: Path, months: Sequence[str]) -> None:
+    """Remove the files of all other months from a folder that stages depend on as a whole.
+
+    They are outputs of stages that the settings no longer name, which DVC leaves where they are. What
+    depends on the folder would be recorded with them, and be out of date in a clone, which has only what
+    is named.
+    """
+    for path in folder.glob("*.parquet"):
+        if path.stem not in months:
+            path.unlink()
 
 
 def _in_one_line(values: Sequence[str]) -> CommentedSeq:

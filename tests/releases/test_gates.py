@@ -10,7 +10,8 @@ from lurm.releases.gates import gate, has_passed
 from lurm.releases.plans import RELEASE_MODEL
 from lurm.storage import read_json, write_json
 from tests.pipeline.workspaces import ROOT
-from tests.releases.platforms import DONE, REFUSED, vectors
+from tests.releases.platforms import DONE, REFUSED, SHORT, check, vectors
+from tests.releases.test_corrections import correct
 
 STANDING = {"coffee": [0.70, 0.72], "age": [0.60, 0.58]}
 
@@ -205,3 +206,17 @@ def test_a_retraining_that_passes_is_the_next_release_and_moves_no_name_of_a_mon
     assert told["cosine_loss"] < 0.01
     for month in ("2017-04", "2017-05", "2017-06"):  # all months follow the new models
         assert later.hashes()[vectors(month)] != later.hashes(f"refresh/{month}")[vectors(month)]
+
+
+@pytest.mark.slow
+def test_a_month_can_be_corrected_after_a_retraining_that_moved_its_labels(later):
+    later.deliver(*("2017-04", "2017-05", "2017-06"))
+    check(later.run_retraining("--through", "2017-03", run="moved", steps=SHORT))
+    model = later.hashes()[RELEASE_MODEL]
+    labels = [path for path in later.hashes() if path.startswith("data/labels/")]
+    assert labels == ["data/labels/2017-04.parquet"]
+    correct(later, "2017-04")
+    refreshed = later.run_month("2017-04", run="corrected", steps=SHORT)
+    check(refreshed)
+    assert "refresh/2017-04/r2" in refreshed["publish"].result["published"]
+    assert later.hashes()[RELEASE_MODEL] == model
