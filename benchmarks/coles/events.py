@@ -28,8 +28,8 @@ def events(
     """Behaviors as events (E rows), sorted by user, time and item.
 
     ``user`` is the row in ``user_ids``; `event_time` counts days; `gap` is log(1 + days since the event
-    before); `weekday`, in the time zone, and every catalog column are numbered from 1, commonest
-    first, 1 also being the value of an item that has none. Behaviors of other users are left out.
+    before); `weekday`, in the time zone, is 1 to 7; the catalog's columns hold their values' numbers.
+    Behaviors of other users are left out.
     """
     user = pc.index_in(behaviors["user_id"], value_set=user_ids)
     behaviors = behaviors.append_column("user", user).filter(pc.is_valid(user))
