@@ -40,6 +40,7 @@ def test_a_clone_goes_on_from_what_was_pushed_and_runs_only_what_a_setting_touch
         "roc",
         "drift",
         "report.html",
+        "explorer.html",
         "scores.json",
         "model_card.md",
     }
