@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from threadpoolctl import threadpool_limits
 
 from lurm.anchor_map import anchor_map, anchor_outputs
 from lurm.console import run_stage
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # the last digits depend on the number of threads
+    threadpool_limits(1)
     settings = load_params("params.yaml").explorer
     centres = read_array(args.centres)
     smen, _ = load_smen(args.smen)

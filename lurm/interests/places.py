@@ -1,17 +1,15 @@
-"""Where interests lie on a map, which are near which, and which anchors hold them: what the explorer shows.
+"""Where interests lie on a map, and which are near which: what the explorer shows.
 
-Letters: D interests, H width of a centre, M anchors, k neighbors.
+Letters: D interests, H width of a centre, k neighbors.
 """
 
 import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-LARGEST_MAP = (
-    3000  # interests that t-SNE places itself; it takes time that grows faster than they do
-)
+# Interests that t-SNE places itself; the time that it takes grows faster than they do.
+LARGEST_MAP = 3000
 NEAREST_PLACED = 3
 
 
@@ -38,7 +36,8 @@ def interest_map(centres: NDArray[np.float32], seed: int) -> NDArray[np.float32]
     Of more than 3,000 interests so many are drawn and placed; the others lie between the nearest of those,
     weighted by cosine, so that the time follows D.
 
-    The same bytes for the same libraries and processor: t-SNE makes much of the last digits.
+    The same bytes for the same libraries, processor and number of threads: t-SNE makes much of the last
+    digits.
     """
     drawn = np.sort(np.random.default_rng(seed).permutation(len(centres))[:LARGEST_MAP])
     placed = _tsne(centres[drawn], seed)
@@ -65,9 +64,8 @@ def _tsne(centres: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     start = (x @ axes[:, -2:].flip(1)).numpy()
     start = 1e-4 * start / max(start[:, 0].std(), 1e-12)
     perplexity = min(30, (len(centres) - 1) / 3)
-    with threadpool_limits(1):
-        tsne = TSNE(perplexity=perplexity, init=start.astype(np.float32), random_state=seed)
-        found = tsne.fit_transform(centres)
+    tsne = TSNE(perplexity=perplexity, init=start.astype(np.float32), random_state=seed)
+    found = tsne.fit_transform(centres)
     low, high = found.min(axis=0), found.max(axis=0)
     placed: NDArray[np.float32] = ((found - low) / np.maximum(high - low, 1e-12)).astype(np.float32)
     return placed

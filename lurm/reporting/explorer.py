@@ -19,9 +19,18 @@ from numpy.typing import NDArray
 
 from lurm.reporting.pages import render
 
-N_WORDS = 3  # in the name of an interest
 N_ROWS = 14  # interests shown of a life
 N_OWN = 4  # interests named of an anchor
+
+
+@dataclass(frozen=True)
+class Life:
+    """What one user did: by month and interest a count."""
+
+    name: str  # under which the user appears
+    n_behaviors: int
+    confidence: float
+    bags: Mapping[str, Mapping[int, float]]  # by month
 
 
 @dataclass(frozen=True)
@@ -37,19 +46,9 @@ class Release:
     anchor_map: pa.Table  # map_interests
     masses: NDArray[np.float64]  # (D, N) of behaviors
     items: pa.Table  # text, interest, n_behaviors; those that can be searched for
-    lives: Sequence["Life"]
+    lives: Sequence[Life]
     scores: Mapping[str, Any]  # lurm.reporting.scores.summary
     drift: Mapping[str, Mapping[str, Any]]  # every month: watch_drift
-
-
-@dataclass(frozen=True)
-class Life:
-    """What one user did: by month and interest a count."""
-
-    name: str  # under which the user appears
-    n_behaviors: int
-    confidence: float
-    bags: Mapping[str, Mapping[int, float]]  # by month
 
 
 def pack(array: NDArray[Any], kind: str) -> str:
