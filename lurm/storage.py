@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,31 @@ def write_array(array: np.ndarray, path: Path | str) -> None:
         # As np.save, which on a full disk tells two numbers and no reason.
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.data)
+
+
+@contextmanager
+def growing_array(
+    path: Path | str, dtype: type[np.generic]
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that appends to a ``.npy`` of one axis; the bytes are those of :func:`write_array`."""
+    n = 0
+    with replacing(path) as temporary, temporary.open("wb") as file:
+
+        def header() -> None:
+            file.seek(0)
+            about = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+            np.lib.format.write_array_header_1_0(
+                file, about | {"shape": (n,)}
+            )  # leaves room to grow
+
+        def append(values: np.ndarray) -> None:
+            nonlocal n
+            file.write(np.ascontiguousarray(values, dtype).data)
+            n += len(values)
+
+        header()
+        yield append
+        header()
 
 
 def read_array(path: Path | str) -> np.ndarray:

@@ -4,7 +4,9 @@ Letters: U users, B monthly bags of all users, E entries (interest, count) of al
 batch, P periods of all n sequences, D interests.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from lurm.storage import read_array, read_parquet, write_array, write_parquet
+from lurm.storage import growing_array, read_array, read_parquet, write_array, write_parquet
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,16 @@ class Periods:
     offsets: NDArray[np.int64]  # (P + 1,)
     interests: NDArray[np.int64]  # (E',)
     counts: NDArray[np.float32]  # (E',)
+
+
+# Arrays of the timelines and their types.
+_KINDS: dict[str, type[np.generic]] = {
+    "first_bag": np.int64,
+    "months": np.int32,
+    "first_entry": np.int64,
+    "interests": np.int32,
+    "counts": np.float32,
+}
 
 
 def build_timelines(boi: dict[int, pa.Table]) -> Timelines:
@@ -77,6 +89,47 @@ def save_timelines(timelines: Timelines, folder: Path) -> None:
         write_array(getattr(timelines, name), folder / f"{name}.npy")
 
 
+def write_timelines(rows: Iterable[pa.RecordBatch], folder: Path) -> tuple[int, int, int]:
+    """Write the files of :func:`save_timelines` in memory that follows a batch, but for the users' ids.
+
+    Returns numbers of users, bags and entries.
+
+    Args:
+        rows: columns ``user_id``, ``month`` (a number), ``interest`` and ``count``, in batches of any size,
+            sorted by the first three over all of them.
+    """
+    users: list[pa.Array] = []
+    n_users = n_bags = n_entries = 0
+    last_user: pa.Scalar | None = None
+    last_month = -1
+    with ExitStack() as files:
+        append = {
+            name: files.enter_context(growing_array(folder / f"{name}.npy", kind))
+            for name, kind in _KINDS.items()
+        }
+        for batch in rows:
+            if not len(batch):
+                continue
+            user, month = batch["user_id"], batch["month"].to_numpy()
+            other_user = pc.not_equal(user[1:], user[:-1]).to_numpy(zero_copy_only=False)
+            new_user = np.append(last_user is None or user[0] != last_user, other_user)
+            new_bag = new_user | (np.diff(month, prepend=last_month) != 0)
+            append["first_bag"](n_bags + (np.cumsum(new_bag) - 1)[new_user])
+            append["months"](month[new_bag])
+            append["first_entry"](n_entries + np.flatnonzero(new_bag))
+            append["interests"](batch["interest"].to_numpy())
+            append["counts"](batch["count"].to_numpy())
+            users.append(user.filter(pa.array(new_user)))
+            n_users, n_bags = n_users + int(new_user.sum()), n_bags + int(new_bag.sum())
+            n_entries += len(batch)
+            last_user, last_month = user[-1], int(month[-1])
+        append["first_bag"](np.array([n_bags]))
+        append["first_entry"](np.array([n_entries]))
+        ids = pa.concat_arrays(users)
+        write_parquet(pa.table({"user_id": ids}), folder / "users.parquet")
+    return n_users, n_bags, n_entries
+
+
 def load_timelines(folder: Path) -> Timelines:
     """The timelines that :func:`save_timelines` wrote; the arrays are memory-mapped."""
     users = read_parquet(folder / "users.parquet")["user_id"].combine_chunks()
@@ -86,7 +139,7 @@ def load_timelines(folder: Path) -> Timelines:
 
 
 def _arrays() -> list[str]:
-    return [field.name for field in fields(Timelines) if field.name != "users"]
+    return list(_KINDS)
 
 
 def ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from lurm.database import database
 from lurm.months import month_number
 from lurm.params import load_params
 from lurm.storage import month_files
-from lurm.timelines import build_timelines, save_timelines
+from lurm.timelines import write_timelines
 
 log = logging.getLogger("build_timelines")
 
@@ -28,19 +28,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     params = load_params("params.yaml")
 
-    boi, n_behaviors = {}, 0
-    for path in month_files(args.training / "behaviors", list(params.training.months)):
-        with database(params.build_boi.memory_limit, path) as connection:
+    files = month_files(args.training / "behaviors", list(params.training.months))
+    n_behaviors = 0
+    with database(params.build_boi.memory_limit, files[0]) as connection:
+        for path in files:
             query, n = boi_query(connection, path, args.item_interests)
-            boi[month_number(path.stem)] = connection.sql(query).to_arrow_table()
+            bags = f"SELECT {month_number(path.stem)}::INTEGER AS month, * FROM ({query})"
+            what = "INSERT INTO bags" if n_behaviors else "CREATE TABLE bags AS"
+            connection.execute(f"{what} {bags}")
             n_behaviors += n
-    timelines = build_timelines(boi)
-    save_timelines(timelines, args.timelines)
+        rows = connection.sql("SELECT * FROM bags ORDER BY user_id, month, interest")
+        written = write_timelines(rows.to_arrow_reader(), args.timelines)
     log.info(
         "%s: %d behaviors in, %d users with %d monthly bags and %d entries out",
-        args.timelines,
-        n_behaviors,
-        *(len(part) for part in (timelines.users, timelines.months, timelines.interests)),
+        *(args.timelines, n_behaviors, *written),
     )
 
 

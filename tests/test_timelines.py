@@ -1,6 +1,8 @@
 """Timelines and their periods against dictionaries of counts."""
 
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lurm.timelines import build_timelines, cut_periods, load_timelines, ranges, save_timelines
+from lurm.timelines import (
+    build_timelines,
+    cut_periods,
+    load_timelines,
+    ranges,
+    save_timelines,
+    write_timelines,
+)
 from tests import reference
 
 FIRST = 2016 * 12 + 9  # a life that begins in October crosses years and quarters
@@ -55,6 +64,26 @@ def test_no_count_is_lost_and_users_and_months_are_in_order(lives):
     for life in as_lives(timelines).values():
         assert list(life) == sorted(life)
         assert all(list(bag) == sorted(bag) for bag in life.values())
+
+
+@settings(max_examples=50, deadline=None)
+@given(many_lives, st.integers(1, 7))
+def test_written_in_batches_of_any_size_the_bytes_are_the_same(lives, size):
+    tables = [
+        table.append_column("month", pa.array([month] * len(table), pa.int32()))
+        for month, table in reference.boi_tables(lives).items()
+    ]
+    order = [(name, "ascending") for name in ("user_id", "month", "interest")]
+    rows = pa.concat_tables(tables).sort_by(order)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, batches = Path(folder, "whole"), Path(folder, "batches")
+        timelines = build_timelines(reference.boi_tables(lives))
+        save_timelines(timelines, whole)
+        cut = [rows[k : k + size].combine_chunks().to_batches() for k in range(0, len(rows), size)]
+        numbers = write_timelines((batch for part in cut for batch in part), batches)
+        assert numbers == tuple(map(len, (timelines.users, timelines.months, timelines.counts)))
+        for path in whole.iterdir():
+            assert path.read_bytes() == (batches / path.name).read_bytes(), path.name
 
 
 @settings(max_examples=50, deadline=None)

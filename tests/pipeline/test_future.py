@@ -29,11 +29,13 @@ TRAINED = [
     "models/item_interests.parquet",
     "models/interests.parquet",
     "models/smen.safetensors",
+    "models/interest_map.parquet",
+    "models/anchor_map.parquet",
 ]
 # What is learnt or measured on the label month, or tells of all months.
 OF_THE_FUTURE = re.compile(
     rf"{FUTURE}|^models/heads/|^data/predictions/|^data/drift/\d|^reports/(heads|roc|drift)/"
-    r"|^reports/(months|scores|report|data_card|model_card)\b"
+    r"|^reports/(months|scores|report|explorer|data_card|model_card)\b"
 )
 
 
