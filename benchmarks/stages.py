@@ -1,7 +1,8 @@
 """Seconds and peak memory of every stage of the pipeline, on whatever lies in this workspace.
 
 Runs the command of each stage once more, in pipeline order, in a process of its own, and prints a table
-by stage. Outputs are rewritten with the same bytes. DVC's own time is not in it.
+by stage. Outputs are rewritten with the same bytes. DVC's own time is not in it. CPU seconds are those of
+all cores together: what stays true on a machine that others use too.
 
     python benchmarks/stages.py
 """
@@ -28,8 +29,8 @@ def commands() -> list[tuple[str, str]]:
     ]
 
 
-def measure(command: str) -> tuple[float, float]:
-    """Wall seconds and peak resident MB of the command.
+def measure(command: str) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak resident MB of the command.
 
     Raises:
         RuntimeError: the command failed.
@@ -40,11 +41,12 @@ def measure(command: str) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{command}\n{said}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    seconds = time.perf_counter() - start
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def measure_all() -> dict[str, dict[str, float]]:
-    """Runs, seconds, seconds of the longest run and peak MB of every stage, run here once more."""
+    """Runs, seconds, the longest run's, CPU seconds and peak MB of every stage, run here once more."""
     figures = defaultdict(list)
     for stage, command in commands():
         figures[stage.split("@")[0]].append(measure(command))
@@ -52,9 +54,10 @@ def measure_all() -> dict[str, dict[str, float]]:
     return {
         stage: {
             "runs": len(runs),
-            "seconds": round(sum(seconds for seconds, _ in runs), 1),
-            "longest": round(max(seconds for seconds, _ in runs), 1),
-            "peak_mb": round(max(mb for _, mb in runs)),
+            "seconds": round(sum(seconds for seconds, _, _ in runs), 1),
+            "longest": round(max(seconds for seconds, _, _ in runs), 1),
+            "cpu_seconds": round(sum(cpu for _, cpu, _ in runs), 1),
+            "peak_mb": round(max(mb for _, _, mb in runs)),
         }
         for stage, runs in figures.items()
     }
@@ -63,7 +66,7 @@ def measure_all() -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure all stages and print the table."""
     rows = measure_all()
-    print(f"{'stage':<20}{'runs':>6}{'seconds':>10}{'longest':>10}{'peak MB':>10}")
+    print(f"{'stage':<20}{'runs':>6}{'seconds':>10}{'longest':>10}{'CPU':>10}{'peak MB':>10}")
     for stage, row in rows.items():
         print(f"{stage:<20}" + "".join(f"{value:>10}" for value in row.values())[4:])
     print(f"{'all':<26}{sum(row['seconds'] for row in rows.values()):>10.1f}")

@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = dict.fromkeys(row["stage"] for row in rows)
     by_stage = {name: [row for row in rows if row["stage"] == name] for name in names}
     slopes = {
-        name: slope([row["users"] for row in found], [row["seconds"] for row in found])
+        name: slope([row["users"] for row in found], [row["cpu_seconds"] for row in found])
         for name, found in by_stage.items()
     }
     write_json({"rows": rows, "slopes": slopes}, args.result)
