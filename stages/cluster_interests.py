@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("item-interests", "interests", "lineage", "result"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args(argv)
     params = load_params("params.yaml")
     settings = params.cluster_interests
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     sample = sample_items(len(items), settings.sample_size, settings.seed)
     old = read_standing(args.standing, items["item_id"])
-    found, kept, cosines = find_interests(vectors, sample, old, settings)
+    found, kept, cosines = find_interests(vectors, sample, old, settings, args.device)
     clustered = time.perf_counter()
     log.info("%s: %d steps, the last %s", found.method, len(found.history), found.history[-1])
     item_interests = assign(
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         found.centres,
         settings.interests_per_item,
         settings.soft_temperature,
+        args.device,
     )
     assigned = time.perf_counter()
     nearest = nearest_of(item_interests)
@@ -104,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         result["since_standing"] = changes(lineage, old.interests, place[0], n_behaviors)
         log.info("since the standing release: %s", result["since_standing"])
     if old is not None and settings.start == "standing":
-        result["cold_start"] = cold_start(vectors, sample, n_behaviors, settings)
+        result["cold_start"] = cold_start(vectors, sample, n_behaviors, settings, args.device)
         log.info("a cold start: %s", result["cold_start"])
     texts = item_texts(catalog, params.embed_items.text_columns)
     write_array(found.centres, args.centres)
@@ -140,20 +142,26 @@ def read_standing(folder: Path, item_ids: pa.ChunkedArray) -> Standing | None:
 
 
 def find_interests(
-    vectors: np.ndarray, sample: np.ndarray, old: Standing | None, settings: ClusterInterests
+    vectors: np.ndarray,
+    sample: np.ndarray,
+    old: Standing | None,
+    settings: ClusterInterests,
+    device: str,
 ) -> tuple[Clustering, np.ndarray, np.ndarray]:
     """The interests; which rows hold what stood there, (D,) bool; cosines (D,) to where it stood."""
     if old is None or settings.start == "anew":
         nothing = np.zeros(settings.n_interests)
-        return start_cold(vectors, sample, settings), nothing.astype(bool), nothing
+        return start_cold(vectors, sample, settings, device), nothing.astype(bool), nothing
     starts = places(vectors, old.interests, settings.n_interests)
     found, lost = cluster_onward(
-        vectors[sample], starts, rounds=settings.rounds, seed=settings.seed
+        vectors[sample], starts, rounds=settings.rounds, seed=settings.seed, device=device
     )
     return found, *remain(starts, found.centres, lost, settings.min_kept_cosine)
 
 
-def start_cold(vectors: np.ndarray, sample: np.ndarray, settings: ClusterInterests) -> Clustering:
+def start_cold(
+    vectors: np.ndarray, sample: np.ndarray, settings: ClusterInterests, device: str
+) -> Clustering:
     """The interests as if none stood."""
     return cluster(
         vectors[sample],
@@ -162,14 +170,20 @@ def start_cold(vectors: np.ndarray, sample: np.ndarray, settings: ClusterInteres
         rounds=settings.rounds,
         sparsity=settings.sparsity,
         seed=settings.seed,
+        device=device,
     )
 
 
 def cold_start(
-    vectors: np.ndarray, sample: np.ndarray, n_behaviors: np.ndarray, settings: ClusterInterests
+    vectors: np.ndarray,
+    sample: np.ndarray,
+    n_behaviors: np.ndarray,
+    settings: ClusterInterests,
+    device: str,
 ) -> dict[str, dict[str, float]]:
     """The figures of a cold start, by items and by behaviors."""
-    interests, cosines = nearest_centres(vectors, start_cold(vectors, sample, settings).centres)
+    centres = start_cold(vectors, sample, settings, device).centres
+    interests, cosines = nearest_centres(vectors, centres, device=device)
     place = interests[:, 0], cosines[:, 0]
     return {
         "items": spread(*place, np.ones(len(vectors)), settings.n_interests),

@@ -1,74 +1,62 @@
 """Every item, seen in training or new, to the interest of its nearest centre.
 
-Up to ``EXACT_UP_TO`` centres the search is exact. Above, it looks into the ``PROBES`` nearest of about
-sqrt(D) cells of centres (an inverted file), which finds the nearest centre of more than 99 % of items
-that lie in clusters (``python -m benchmarks.interests``). Matrix products round differently with the
-number of threads and with a row's place in its block, so the search only proposes candidates; their
-cosines are then computed one pair at a time. An item's interest therefore depends on its own vector and
-the centres, on nothing else.
+Up to ``EXACT_UP_TO`` centres all of them are looked at. Above, only those of the ``PROBES`` nearest of
+about sqrt(D) cells of centres (an inverted file), which finds the nearest centre of more than 99 % of
+items that lie in clusters (``python -m benchmarks.interests``).
 
-I items, D interests, H hidden size, k interests per item.
+Matrix products round differently with the number of threads, the device and a row's place in its block,
+so they only propose candidates: all centres within ``MARGIN`` of the nearest, which is more than that
+rounding. Their cosines are then computed one pair at a time. An item's interest therefore depends on its
+own vector and the centres, on nothing else.
+
+faiss's inverted file reads a cell once for every row, one inner product at a time. Here all rows of a chunk
+that look into a cell do so in one matrix product.
+
+I items, D interests, H hidden size, k interests per item; n rows of a chunk, p pairs of row and centre.
 """
 
-import faiss
+from collections.abc import Callable
+
+import joblib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import threadpoolctl
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from lurm.tables import ITEM_INTERESTS
 
-# Items searched at once; bounds memory at about CHUNK * (k + SPARE) * H * 4 bytes.
-CHUNK = 16_384
-# Candidates beyond k, so that a near tie at the edge is settled by the exact cosines.
-SPARE = 3
-# An exact search costs D per item, an approximate one about (PROBES + 1) sqrt(D).
+# Items searched at once, and the products that are held meanwhile (64 MB).
+CHUNK, PRODUCTS = 16_384, 1 << 24
+# Products of unit rows differ by less, however they are summed in float32.
+MARGIN = 1e-5
+# Centres that lie as near as the k-th, at most; a row of zeros has all of them.
+MOST_TIES = 64
+# A search of all centres costs D per item, one by cells about (PROBES + 1) sqrt(D).
 EXACT_UP_TO = 16_384
 PROBES, CELL_ROUNDS = 16, 5
 
-
-def search_index(centres: np.ndarray) -> faiss.Index:
-    """Index of the (D, H) centres by inner product: exact, or an inverted file if there are many."""
-    centres = np.ascontiguousarray(centres, dtype=np.float32)
-    exact = faiss.IndexFlatIP(centres.shape[1])
-    if len(centres) <= EXACT_UP_TO:
-        exact.add(centres)
-        return exact
-    cells = _cells(centres)
-    exact.add(cells)
-    index = faiss.IndexIVFFlat(exact, cells.shape[1], len(cells), faiss.METRIC_INNER_PRODUCT)
-    index.nprobe = PROBES
-    index.add(centres)
-    return index
+# Places of rows and of centres, and their products, (p,) each.
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
-def _cells(centres: np.ndarray) -> np.ndarray:
-    """About sqrt(D) unit rows (cells, H) among the centres, by a few rounds of spherical k-means."""
-    n_cells = min(round(len(centres) ** 0.5), EXACT_UP_TO)
-    cells = centres[:: len(centres) // n_cells][:n_cells].copy()
-    for _ in range(CELL_ROUNDS):
-        labels = nearest(centres, cells)[0][:, 0]
-        shape = (n_cells, len(centres))
-        members = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=shape)
-        sums = members @ centres
-        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        cells = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), cells).astype(np.float32)
-    return cells
-
-
-def nearest(vectors: np.ndarray, centres: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    vectors: np.ndarray, centres: np.ndarray, k: int = 1, device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest centres of every vector and their cosines, nearest first; ties to the lowest.
 
     Args:
         vectors: (I, H) float32 unit rows; may be memory-mapped, it is read in chunks.
         centres: (D, H) float32 unit rows.
         k: centres wanted for each vector.
+        device: where candidates are looked for: ``cpu``, or torch's name of a GPU, which looks at all.
 
     Returns:
         (I, k) int32 row numbers of centres, and (I, k) float32 cosines.
 
     Raises:
-        ValueError: fewer than k centres, or another width than theirs.
+        ValueError: fewer than k centres, another width than theirs, or vectors with NaN.
     """
     if k > len(centres):
         raise ValueError(
@@ -80,20 +68,142 @@ def nearest(vectors: np.ndarray, centres: np.ndarray, k: int = 1) -> tuple[np.nd
             f"item vectors have width {vectors.shape[1]}, centres {centres.shape[1]}; "
             "they come from different releases: rebuild the interests"
         )
-    index = search_index(centres)
-    n_candidates = min(k + SPARE, len(centres))
-    interests = np.empty((len(vectors), k), np.int32)
-    cosines = np.empty((len(vectors), k), np.float32)
-    for start in range(0, len(vectors), CHUNK):
-        rows = slice(start, start + CHUNK)
-        chunk = np.ascontiguousarray(vectors[rows], dtype=np.float32)
-        candidates = np.sort(index.search(chunk, n_candidates)[1], axis=1)
-        exact = np.einsum("nh,nkh->nk", chunk, centres[candidates])  # (n, k + SPARE), without BLAS
-        exact[candidates < 0] = -np.inf  # the cells looked into held fewer
-        best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-        interests[rows] = np.take_along_axis(candidates, best, axis=1)
-        cosines[rows] = np.take_along_axis(exact, best, axis=1)
-    return interests, cosines
+    centres = np.ascontiguousarray(centres, dtype=np.float32)
+    if device != "cpu":
+        candidates = _on_gpu(centres, k, device)
+    elif len(centres) > EXACT_UP_TO:
+        candidates = _by_cell(centres, k)
+    else:
+        candidates = _among_all(centres, k)
+
+    def of_chunk(start: int) -> tuple[np.ndarray, np.ndarray]:
+        chunk = np.ascontiguousarray(vectors[start : start + CHUNK], dtype=np.float32)
+        if not np.isfinite(chunk).all():
+            raise ValueError(
+                "item vectors hold NaN or infinity; rerun embed_items with a lower rate"
+            )
+        row, centre, _ = candidates(chunk)
+        cosines = np.einsum("ph,ph->p", chunk[row], centres[centre])  # not by BLAS
+        order = np.lexsort((centre, -cosines, row))
+        first = np.searchsorted(row[order], np.arange(len(chunk)))
+        best = order[first[:, None] + np.arange(k)]
+        return centre[best].astype(np.int32), cosines[best]
+
+    starts = range(0, len(vectors), CHUNK)
+    if len(starts) < 2 or device != "cpu":
+        found = [of_chunk(start) for start in starts]
+    else:
+        with threadpoolctl.threadpool_limits(1):  # a core for each chunk
+            found = joblib.Parallel(-1, prefer="threads")(map(joblib.delayed(of_chunk), starts))
+    if not found:
+        return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
+    interests, cosines = zip(*found, strict=True)
+    return np.concatenate(interests), np.concatenate(cosines)
+
+
+def _near(rows: np.ndarray, centres: np.ndarray, k: int) -> Pairs:
+    """Every row (n, H) with the centres as near as its k-th nearest, or all if they are fewer than k."""
+    found = []
+    k, width = min(k, len(centres)), max(1, PRODUCTS // len(centres))
+    for start in range(0, len(rows), width):
+        products = rows[start : start + width] @ centres.T
+        kth = products.max(1) if k == 1 else np.partition(products, -k, axis=1)[:, -k]
+        places = np.flatnonzero(products >= kth[:, None] - MARGIN)
+        row, centre = np.divmod(places, len(centres))
+        few = _rank(row) < k + MOST_TIES
+        found.append((row[few] + start, centre[few], products.ravel()[places[few]]))
+    return _joined(found)
+
+
+def _joined(found: list[Pairs]) -> Pairs:
+    row, centre, product = zip(*found, strict=True)
+    return np.concatenate(row), np.concatenate(centre), np.concatenate(product)
+
+
+def _rank(row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of every pair among those of its row, 0, 1, ...; pairs are sorted by row."""
+    return np.arange(len(row)) - np.searchsorted(row, row)
+
+
+def _among_all(centres: np.ndarray, k: int) -> Callable[[np.ndarray], Pairs]:
+    return lambda rows: _near(rows, centres, k)
+
+
+def _by_cell(centres: np.ndarray, k: int) -> Callable[[np.ndarray], Pairs]:
+    """Candidates among the centres of the nearest cells."""
+    cells = _cells(centres)
+    label = nearest(centres, cells)[0][:, 0]
+    members = np.split(
+        np.argsort(label, kind="stable"), np.cumsum(np.bincount(label, minlength=len(cells)))[:-1]
+    )
+    members = [places for places in members if len(places)]
+    cells = cells[np.unique(label)]
+    blocks = [centres[places] for places in members]
+    n_probes = min(PROBES, len(cells))
+
+    def candidates(rows: np.ndarray) -> Pairs:
+        products = rows @ cells.T
+        probes = np.argpartition(-products, n_probes - 1, axis=1)[:, :n_probes].ravel()
+        looks = np.argsort(probes, kind="stable")  # of row and probe, by cell
+        by_cell = np.split(looks, np.searchsorted(probes[looks], np.arange(1, len(cells))))
+        found = []
+        for look, places, block in zip(by_cell, members, blocks, strict=True):
+            if len(look):
+                row, centre, product = _near(rows[look // n_probes], block, k)
+                found.append((look[row] // n_probes, places[centre], product))
+        row, centre, product = _joined(found)
+        is_short = np.bincount(row, minlength=len(rows)) < k
+        if is_short.any():  # their cells hold fewer than k centres
+            others, short = ~is_short[row], np.flatnonzero(is_short)
+            missed, there, its = _near(rows[short], centres, k)
+            row, centre, product = _joined(
+                [(row[others], centre[others], product[others]), (short[missed], there, its)]
+            )
+        order = np.lexsort((-product, row))
+        row, centre, product = row[order], centre[order], product[order]
+        kth = product[np.searchsorted(row, np.arange(len(rows))) + k - 1]
+        near = product >= kth[row] - MARGIN
+        return row[near], centre[near], product[near]
+
+    return candidates
+
+
+def _on_gpu(centres: np.ndarray, k: int, device: str) -> Callable[[np.ndarray], Pairs]:
+    """:func:`_among_all`, the products on a GPU."""
+    import torch  # takes seconds
+
+    there = torch.from_numpy(centres).to(device).T
+
+    def candidates(rows: np.ndarray) -> Pairs:
+        found = []
+        width = max(1, 16 * PRODUCTS // len(centres))
+        for start in range(0, len(rows), width):
+            products = torch.from_numpy(rows[start : start + width]).to(device) @ there
+            kth = products.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+            near = products >= kth - MARGIN
+            row, centre = near.nonzero().cpu().numpy().T  # in the order of products[near]
+            product = products[near].cpu().numpy()
+            few = _rank(row) < k + MOST_TIES
+            found.append((row[few] + start, centre[few], product[few]))
+        return _joined(found)
+
+    return candidates
+
+
+def _cells(centres: np.ndarray) -> np.ndarray:
+    """About sqrt(D) unit rows (cells, H) among the centres, by a few rounds of spherical k-means."""
+    n_cells = min(round(len(centres) ** 0.5), EXACT_UP_TO)
+    cells = centres[:: len(centres) // n_cells][:n_cells].copy()
+    for _ in range(CELL_ROUNDS):
+        labels = nearest(centres, cells)[0][:, 0]
+        shape = (n_cells, len(centres))
+        members = csr_array(
+            (np.ones(len(labels), np.float32), (labels, np.arange(len(labels)))), shape=shape
+        )
+        sums = members @ centres
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        cells = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), cells).astype(np.float32)
+    return cells
 
 
 def softmax_weights(cosines: np.ndarray, temperature: float) -> np.ndarray:
@@ -108,7 +218,12 @@ def softmax_weights(cosines: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def assign(
-    item_ids: pa.ChunkedArray, vectors: np.ndarray, centres: np.ndarray, k: int, temperature: float
+    item_ids: pa.ChunkedArray,
+    vectors: np.ndarray,
+    centres: np.ndarray,
+    k: int,
+    temperature: float,
+    device: str = "cpu",
 ) -> pa.Table:
     """``tables.ITEM_INTERESTS``: k rows per item, sorted by item, then interest.
 
@@ -121,6 +236,7 @@ def assign(
         centres: (D, H) float32 unit rows.
         k: interests per item.
         temperature: of the shares when k > 1.
+        device: as for :func:`nearest`.
 
     Raises:
         ValueError: ids and vectors differ in number, or see :func:`nearest`.
@@ -130,7 +246,7 @@ def assign(
             f"{len(item_ids)} item ids came with {len(vectors)} item vectors; "
             "items.parquet and item_vectors.npy must come from one run of embed_items"
         )
-    interests, cosines = nearest(vectors, centres, k)
+    interests, cosines = nearest(vectors, centres, k, device)
     table = pa.table(
         {
             "item_id": item_ids.take(pa.array(np.repeat(np.arange(len(vectors)), k))),

@@ -60,7 +60,14 @@ class Clustering:
 
 
 def cluster(
-    vectors: np.ndarray, n_interests: int, method: str, *, rounds: int, sparsity: float, seed: int
+    vectors: np.ndarray,
+    n_interests: int,
+    method: str,
+    *,
+    rounds: int,
+    sparsity: float,
+    seed: int,
+    device: str = "cpu",
 ) -> Clustering:
     """Centres of ``n_interests`` clusters of the item vectors.
 
@@ -75,6 +82,7 @@ def cluster(
         sparsity: lambda_1, HDSC's first soft threshold; a unit vector's coordinates are near
             1 / sqrt(H).
         seed: of the shuffle and of every draw.
+        device: where nearest centres are looked for (:func:`lurm.interests.assignment.nearest`).
 
     Raises:
         ValueError: an unknown method, vectors with NaN, or fewer distinct vectors than interests.
@@ -91,13 +99,13 @@ def cluster(
         )
     rng = np.random.default_rng(seed)
     if method == "hdsc":
-        return hdsc(points, weights, n_interests, rounds, sparsity, rng)
+        return hdsc(points, weights, n_interests, rounds, sparsity, rng, device)
     find = kmeans if method == "kmeans" else two_level_kmeans
-    return find(points, weights, n_interests, rounds, rng)
+    return find(points, weights, n_interests, rounds, rng, device)
 
 
 def cluster_onward(
-    vectors: np.ndarray, starts: np.ndarray, *, rounds: int, seed: int
+    vectors: np.ndarray, starts: np.ndarray, *, rounds: int, seed: int, device: str = "cpu"
 ) -> tuple[Clustering, np.ndarray]:
     """Centres found from where interests stand, and which of them lost their place, (D,) bool.
 
@@ -110,6 +118,7 @@ def cluster_onward(
         starts: (D, H) float32 unit rows, or zeros where no interest stands.
         rounds: at most, of which ``ONWARD_ROUNDS`` are enough; it ends when no point changes its centre.
         seed: of the draws.
+        device: as for :func:`cluster`.
 
     Raises:
         ValueError: vectors with NaN, or fewer distinct vectors than interests.
@@ -119,7 +128,7 @@ def cluster_onward(
     centres, before, history = starts, np.empty(0), []
     lost = np.zeros(len(starts), dtype=bool)
     for _ in range(min(rounds, ONWARD_ROUNDS)):
-        centres, labels, figures = step(points, weights, centres, 0.0, rng)
+        centres, labels, figures = step(points, weights, centres, 0.0, rng, device)
         lost |= np.bincount(labels, minlength=len(starts)) == 0
         history.append(figures)
         if np.array_equal(before, labels):
@@ -196,6 +205,7 @@ def step(
     centres: np.ndarray,
     threshold: float,
     rng: np.random.Generator,
+    device: str = "cpu",
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """One step: assign the points, move every centre to its points' mean.
 
@@ -210,7 +220,7 @@ def step(
     Raises:
         ValueError: the threshold wipes out every mean.
     """
-    labels, cosines = (column[:, 0] for column in nearest(points, centres))
+    labels, cosines = (column[:, 0] for column in nearest(points, centres, 1, device))
     n_interests, n_points = len(centres), len(points)
     sums, sizes = _sums(points, weights, labels, n_interests)
     means = soft_threshold(sums / np.maximum(sizes, 1)[:, None], threshold)
@@ -252,13 +262,18 @@ def _sums(
 
 
 def kmeans(
-    points: np.ndarray, weights: np.ndarray, n_interests: int, rounds: int, rng: np.random.Generator
+    points: np.ndarray,
+    weights: np.ndarray,
+    n_interests: int,
+    rounds: int,
+    rng: np.random.Generator,
+    device: str = "cpu",
 ) -> Clustering:
     """Spherical k-means from a random start; ends early when no point changes its centre."""
     centres = points[rng.choice(len(points), n_interests, replace=False)]
     before, history = np.empty(0), []
     for _ in range(rounds):
-        centres, labels, figures = step(points, weights, centres, 0.0, rng)
+        centres, labels, figures = step(points, weights, centres, 0.0, rng, device)
         history.append(figures)
         if np.array_equal(before, labels):
             break
@@ -267,7 +282,12 @@ def kmeans(
 
 
 def two_level_kmeans(
-    points: np.ndarray, weights: np.ndarray, n_interests: int, rounds: int, rng: np.random.Generator
+    points: np.ndarray,
+    weights: np.ndarray,
+    n_interests: int,
+    rounds: int,
+    rng: np.random.Generator,
+    device: str = "cpu",
 ) -> Clustering:
     """Spherical k-means inside coarse cells, whose centres are in proportion to their points.
 
@@ -278,21 +298,21 @@ def two_level_kmeans(
     sample = np.arange(len(points))
     if len(points) > n_cells * COARSE_POINTS:  # cells need no more to find their place
         sample = np.sort(rng.choice(len(points), n_cells * COARSE_POINTS, replace=False))
-    coarse = kmeans(points[sample], weights[sample], n_cells, rounds, rng)
-    labels = nearest(points, coarse.centres)[0][:, 0]
+    coarse = kmeans(points[sample], weights[sample], n_cells, rounds, rng, device)
+    labels = nearest(points, coarse.centres, 1, device)[0][:, 0]
     ends = np.cumsum(np.bincount(labels, minlength=len(coarse.centres)))
     cells = np.split(np.argsort(labels, kind="stable"), ends[:-1])
     shares = np.diff(ends * n_interests // len(points), prepend=0)  # at most the cell's points
     work = [(cell, share) for cell, share in zip(cells, shares, strict=True) if share]
     centres = np.concatenate(
         [
-            kmeans(points[cell], weights[cell], share, rounds, rng).centres
+            kmeans(points[cell], weights[cell], share, rounds, rng, device).centres
             for cell, share in progress(work, "two_level_kmeans: cell")
         ]
     )
     history = []
     for _ in range(FLAT_ROUNDS):
-        centres, _, figures = step(points, weights, centres, 0.0, rng)
+        centres, _, figures = step(points, weights, centres, 0.0, rng, device)
         history.append(figures)
     return Clustering(centres, "two_level_kmeans", history)
 
@@ -304,6 +324,7 @@ def hdsc(
     rounds: int,
     sparsity: float,
     rng: np.random.Generator,
+    device: str = "cpu",
 ) -> Clustering:
     """HDSC: one pass over shuffled batches.
 
@@ -324,10 +345,11 @@ def hdsc(
         centres, _ = _directions(_sums(points[first], weights[first], labels, n_interests)[0])
     else:
         first = batches[0]
-        centres = two_level_kmeans(points[first], weights[first], n_interests, rounds, rng).centres
+        parts = points[first], weights[first]
+        centres = two_level_kmeans(*parts, n_interests, rounds, rng, device).centres
     history = []
     for t, batch in enumerate(batches):
         threshold = sparsity * 2 ** (-t / 2) / 2
-        centres, _, figures = step(points[batch], weights[batch], centres, threshold, rng)
+        centres, _, figures = step(points[batch], weights[batch], centres, threshold, rng, device)
         history.append(figures)
     return Clustering(centres, "hdsc", history)

@@ -54,6 +54,15 @@ def test_ties_go_to_the_lowest_interest(rng):
     assert not np.isin(found, [2, 4]).any()
 
 
+@pytest.mark.parametrize("limit", [8, 1000], ids=["by cells", "among all"])
+def test_a_vector_of_zeros_lies_as_near_to_all_and_goes_to_the_lowest(rng, monkeypatch, limit):
+    monkeypatch.setattr(assignment, "EXACT_UP_TO", limit)
+    monkeypatch.setattr(assignment, "PROBES", 400)
+    found, cosines = nearest(np.zeros((3, 16), np.float32), unit(rng, 400), 2)
+    assert found.tolist() == [[0, 1]] * 3
+    assert (cosines == 0).all()
+
+
 def test_an_item_s_interest_depends_neither_on_order_nor_on_its_neighbours(rng):
     vectors, centres = unit(rng, 3000, 64), unit(rng, 300, 64)
     order = rng.permutation(len(vectors))
@@ -96,9 +105,12 @@ def test_among_many_centres_an_item_depends_on_no_other(clustered, rng, monkeypa
 def test_items_whose_cells_hold_too_few_centres_still_get_real_ones(rng, monkeypatch):
     monkeypatch.setattr(assignment, "EXACT_UP_TO", 8)
     monkeypatch.setattr(assignment, "PROBES", 1)
-    found, cosines = nearest(unit(rng, 50), unit(rng, 9), 1)
-    assert found.min() >= 0
-    assert np.isfinite(cosines).all()
+    vectors, centres = unit(rng, 50), unit(rng, 9)
+    found, cosines = nearest(vectors, centres, 9)
+    assert (np.sort(found) == np.arange(9)).all()
+    np.testing.assert_allclose(
+        cosines, np.take_along_axis(vectors @ centres.T, found, 1), atol=1e-6
+    )
 
 
 def test_hard_assignment_is_soft_assignment_with_one_interest(rng):

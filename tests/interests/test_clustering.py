@@ -110,9 +110,9 @@ def test_a_centre_without_points_moves_onto_a_point_far_from_its_own():
 def test_thresholds_fall_by_the_square_root_of_two_as_batches_double(monkeypatch):
     seen = []
 
-    def record(points, weights, centres, threshold, rng):
+    def record(points, weights, centres, threshold, rng, device):
         seen.append((len(points), threshold))
-        return step(points, weights, centres, threshold, rng)
+        return step(points, weights, centres, threshold, rng, device)
 
     monkeypatch.setattr(clustering, "step", record)
     vectors, _ = planted(1000, 10)
