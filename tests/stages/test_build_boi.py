@@ -1,5 +1,9 @@
+import os
 import shutil
+import socket
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +91,59 @@ def java():
     pytest.importorskip("pyspark", reason="pyspark, of the extra `spark`, is not installed")
     if not shutil.which("java"):
         pytest.skip("there is no Java")
+
+
+@pytest.fixture
+def cluster(java, tmp_path):
+    """The address of a Spark master on loopback with two workers of one core each."""
+    from pyspark.find_spark_home import _find_spark_home
+
+    spark_class = Path(_find_spark_home(), "bin/spark-class")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"spark://127.0.0.1:{port}"
+    at = ["--host", "127.0.0.1", "--webui-port", "0"]
+    deploy = "org.apache.spark.deploy"
+    daemons = [
+        [f"{deploy}.master.Master", *at, "--port", str(port)],
+        *[
+            [f"{deploy}.worker.Worker", *at, "--cores", "1", "--memory", "1g", address]
+            for _ in range(2)
+        ],
+    ]
+    log = tmp_path / "daemons.log"
+    environment = os.environ | {
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_WORKER_DIR": str(tmp_path / "work"),
+    }
+    with log.open("w") as said:
+        processes = [
+            subprocess.Popen([spark_class, *daemon], stdout=said, stderr=said, env=environment)
+            for daemon in daemons
+        ]
+    try:
+        deadline = time.monotonic() + 120
+        while log.read_text().count("Successfully registered with master") < 2:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        yield address
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_workers_writes_the_bytes_that_duckdb_writes(cluster, tmp_path):
+    main(ARGS)
+    first = small_world.files("out")
+    small_world.write_settings(build_boi={"engine": "spark", "spark_master": cluster})
+    main(ARGS)
+    assert small_world.files("out") == first
+    executors = (tmp_path / "work").glob("app-*/*/stderr")
+    assert len({path.parent.name for path in executors}) == 2  # both workers took part
 
 
 def test_without_pyspark_the_engine_spark_says_what_to_install(monkeypatch):
