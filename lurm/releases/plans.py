@@ -4,6 +4,8 @@ The plan is made once, when the run opens its workspace, and kept as ``<run>/pla
 asks again which month it is.
 """
 
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +20,7 @@ from lurm.months import month_name, month_number
 from lurm.params import Month, Section
 from lurm.releases.standing import stand_on
 from lurm.releases.workspaces import BRANCH, RELEASE_MODEL, Workspace, land
-from lurm.storage import read_json, replacing, write_json
+from lurm.storage import read_json, replacing, write_json, write_text
 
 # Stages that make models; a refresh must find them as the release left them.
 TRAINING = (
@@ -116,11 +118,8 @@ class Retrain(Section):
         land(workspace, [m for m in span if m not in known] or known[-1:], users=True)
         release = 1 + (RELEASE_MODEL in workspace.outputs())
         order_training(workspace.root / "params.yaml", self, raise_release=release > 1)
-        leave_only(workspace.root / "data/labels", self.label_months)
-        leave_only(
-            workspace.root / "data/training/behaviors", months_between(self.first, self.through)
-        )
         workspace.do("lurm", "check")
+        drop_retired_stages(workspace)
 
     def targets(self, workspace: Workspace, stage: str) -> list[str]:
         """What DVC is to bring up to date: all of the stage."""
@@ -221,16 +220,29 @@ def order_training(params: Path, plan: Retrain, *, raise_release: bool) -> None:
         parser.dump(settings, temporary)
 
 
-def leave_only(folder: Path, months: Sequence[str]) -> None:
-    """Remove the files of all other months from a folder that stages depend on as a whole.
+def drop_retired_stages(workspace: Workspace) -> None:
+    """Drop, from ``dvc.lock`` and from the disk, what stages made that the settings no longer name.
 
-    They are outputs of stages that the settings no longer name, which DVC leaves where they are. What
-    depends on the folder would be recorded with them, and be out of date in a clone, which has only what
-    is named.
+    DVC leaves both where they are: labels of months that heads no longer learn from, say. What depends on
+    their folder would be recorded with them, and be out of date in a clone, which has only what is named;
+    and erasure could not tell which of them the folder had.
     """
-    for path in folder.glob("*.parquet"):
-        if path.stem not in months:
-            path.unlink()
+    named = set(workspace.do("dvc", "stage", "list", "--name-only").split())
+    recorded = workspace.stages()
+    retired = recorded.keys() - named
+    if not retired:
+        return
+    kept = {out["path"] for name in recorded.keys() & named for out in recorded[name]["outs"]}
+    for path in {out["path"] for name in retired for out in recorded[name]["outs"]} - kept:
+        made = workspace.root / path
+        if made.is_dir():
+            shutil.rmtree(made)
+        else:
+            made.unlink(missing_ok=True)
+    lock = workspace.root / "dvc.lock"
+    head, *stages = re.split(r"^(?=  \S)", lock.read_text("utf-8"), flags=re.MULTILINE)
+    left = [stage for stage in stages if retired.isdisjoint(yaml.safe_load(stage))]
+    write_text(head + "".join(left), lock)
 
 
 def _in_one_line(values: Sequence[str]) -> CommentedSeq:

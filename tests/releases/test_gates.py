@@ -1,5 +1,6 @@
 """The gate: as arithmetic on made-up scores, and before a platform's release."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from lurm.releases import gates
 from lurm.releases.gates import gate, has_passed
 from lurm.releases.plans import RELEASE_MODEL
-from lurm.storage import read_json, write_json
+from lurm.storage import read_json, read_parquet, write_json
 from tests.pipeline.workspaces import ROOT
 from tests.releases.platforms import DONE, REFUSED, SHORT, check, vectors
 from tests.releases.test_corrections import correct
@@ -214,8 +215,15 @@ def test_a_month_can_be_corrected_after_a_retraining_that_moved_its_labels(later
     check(later.run_retraining("--through", "2017-03", run="moved", steps=SHORT))
     model = later.hashes()[RELEASE_MODEL]
     assert later.at("main", "params.yaml")["evaluation"]["label_months"] == ["2017-04"]
+    labels = {name for name in later.at("main", "dvc.lock")["stages"] if "collect_labels" in name}
+    assert labels == {"collect_labels@2017-04"}  # no stage that the settings no longer name
     correct(later, "2017-04")
     refreshed = later.run_month("2017-04", run="corrected", steps=SHORT)
     check(refreshed)
     assert "refresh/2017-04/r2" in refreshed["publish"].result["published"]
     assert later.hashes()[RELEASE_MODEL] == model
+    # A user who is forgotten then leaves the models as up to date as they were.
+    later = replace(later, extra=later.extra | {"LURM_ERASURE_KEY": "a key"})
+    user = read_parquet(later.deliveries / "behaviors/2017-04.parquet")["user_id"][0].as_py()
+    assert later.forget(user).status == DONE
+    check(later.run_month("2017-05", run="after", steps=SHORT))
