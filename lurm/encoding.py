@@ -5,13 +5,20 @@ A state holds, per user and scale, the GRU's state after the last *closed* perio
 counts. A period closes with its last month; where a user was not there then, with his next one. The result
 is that of encoding the whole life at once (tests hold the two against each other).
 
+Users do not meet here, so a month is encoded in :func:`parts`: memory follows the part, but for the ids of
+users and the month's bags.
+
 Where empty periods are skipped, a month computes nothing for users who were not active in it: they keep
 their vector, which the state holds too. Where empty periods enter as zeros every vector moves every month.
 
 Letters: U users, M anchors, H hidden size, D interests.
 """
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +31,28 @@ from scipy import sparse
 from lurm.months import month_name
 from lurm.smen import Smen, SmenSettings, Version
 from lurm.storage import (
+    growing_array,
     read_array,
+    read_json,
     read_parquet,
-    read_tensors,
-    write_array,
+    write_json,
     write_parquet,
-    write_tensors,
 )
 from lurm.tables import user_vectors_schema
 from lurm.timelines import Periods
 
 NEVER = -1  # the open period, first or last month of a user before the first behavior
 CHUNK = 8192  # users encoded at once
+PART = 32_768  # users whose states are in memory at once
+# Arrays of a scale on disk and their types; the last three are those of the open counts.
+_ARRAYS: dict[str, type[np.generic]] = {
+    "hidden": np.float32,
+    "n_closed": np.int64,
+    "period": np.int64,
+    "offsets": np.int64,
+    "interests": np.int32,
+    "counts": np.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -80,52 +97,103 @@ def no_users(settings: SmenSettings, id_type: pa.DataType) -> UserStates:
     )
 
 
-def save_states(states: UserStates, folder: Path, model_version: str) -> None:
-    """Write the states as users.parquet, vectors.npy and one safetensors file per scale."""
-    users = {
-        "user_id": states.users,
-        "n_behaviors": states.n_behaviors,
-        "first_month": states.first_month,
-        "last_month": states.last_month,
-    }
-    write_parquet(pa.table(users), folder / "users.parquet")
-    write_array(states.vectors, folder / "vectors.npy")
-    for name, scale in states.scales.items():
+@contextmanager
+def growing_states(
+    folder: Path, scales: Iterable[str], model_version: str
+) -> Iterator[Callable[[UserStates], None]]:
+    """A function that appends users, in the order of their ids, to the states in ``folder``.
+
+    Written are users.parquet, vectors.npy, a file for each array of each scale, and about.json.
+    """
+    scales, users, n_interests = list(scales), [], 0
+    with ExitStack() as files:
+        files.push(partial(_leave_no_empty, folder))
+
+        def grows(name: str, kind: type[np.generic]) -> Callable[[np.ndarray], None]:
+            return files.enter_context(growing_array(folder / f"{name}.npy", kind))
+
+        vectors = grows("vectors", np.float32)
         arrays = {
-            "hidden": scale.hidden,
-            "n_closed": scale.n_closed,
-            "period": scale.period,
-            "offsets": scale.open_counts.indptr.astype(np.int64),
-            "interests": scale.open_counts.indices.astype(np.int64),
-            "counts": scale.open_counts.data,
+            scale: {name: grows(f"{scale}_{name}", kind) for name, kind in _ARRAYS.items()}
+            for scale in scales
         }
-        tensors = {key: torch.from_numpy(np.ascontiguousarray(a)) for key, a in arrays.items()}
-        about = {"model_version": model_version, "n_interests": scale.open_counts.shape[1]}
-        write_tensors(tensors, folder / f"{name}.safetensors", about)
+        n_entries = dict.fromkeys(scales, 0)
+        for scale in scales:
+            arrays[scale]["offsets"](np.zeros(1))
+
+        def append(states: UserStates) -> None:
+            nonlocal n_interests
+            users.append(
+                pa.table(
+                    {
+                        "user_id": states.users,
+                        "n_behaviors": states.n_behaviors,
+                        "first_month": states.first_month,
+                        "last_month": states.last_month,
+                    }
+                )
+            )
+            vectors(states.vectors)
+            for name, scale in states.scales.items():
+                counts, to = scale.open_counts, arrays[name]
+                to["hidden"](scale.hidden)
+                to["n_closed"](scale.n_closed)
+                to["period"](scale.period)
+                to["offsets"](counts.indptr[1:].astype(np.int64) + n_entries[name])
+                to["interests"](counts.indices)
+                to["counts"](counts.data)
+                n_entries[name] += counts.nnz
+                n_interests = counts.shape[1]
+
+        yield append
+        write_parquet(pa.concat_tables(users).combine_chunks(), folder / "users.parquet")
+        about = {"model_version": model_version, "n_interests": n_interests, "scales": scales}
+        write_json(about, folder / "about.json")
 
 
-def load_states(folder: Path, model_version: str) -> UserStates:
-    """The states that :func:`save_states` wrote.
+def _leave_no_empty(folder: Path, error: type[BaseException] | None, *_: object) -> None:
+    """After an error, remove the folder, from which the files not finished are gone by now."""
+    if error is not None:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def save_states(states: UserStates, folder: Path, model_version: str) -> None:
+    """Write the states as :func:`growing_states` does."""
+    with growing_states(folder, states.scales, model_version) as append:
+        append(states)
+
+
+def load_states(folder: Path, model_version: str, rows: slice = slice(None)) -> UserStates:
+    """The states of those rows that :func:`growing_states` wrote.
 
     Raises:
         ValueError: another model left them behind.
     """
+    about = read_json(folder / "about.json")
+    if about["model_version"] != model_version:
+        raise ValueError(
+            f"{folder}: expected the states of model {model_version}, found those of "
+            f"{about['model_version']}; encode the months from the first with one model"
+        )
     users = read_parquet(folder / "users.parquet")
+    first, last, _ = rows.indices(len(users))
+    users = users.slice(first, last - first)
     scales = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        tensors, about = read_tensors(path)
-        if about["model_version"] != model_version:
-            raise ValueError(
-                f"{path}: expected the states of model {model_version}, found those of "
-                f"{about['model_version']}; encode the months from the first with one model"
-            )
-        a = {key: tensor.numpy() for key, tensor in tensors.items()}
-        scales[path.stem] = ScaleState(
-            hidden=a["hidden"],
-            n_closed=a["n_closed"],
-            period=a["period"],
+    for name in about["scales"]:
+        a = {key: read_array(folder / f"{name}_{key}.npy") for key in _ARRAYS}
+        offsets = np.array(a["offsets"][first : last + 1])
+        entries = slice(offsets[0], offsets[-1])
+        scales[name] = ScaleState(
+            hidden=np.array(a["hidden"][first:last]),
+            n_closed=np.array(a["n_closed"][first:last]),
+            period=np.array(a["period"][first:last]),
             open_counts=sparse.csr_matrix(
-                (a["counts"], a["interests"], a["offsets"]),
+                (
+                    np.array(a["counts"][entries]),
+                    np.array(a["interests"][entries]),
+                    offsets - offsets[0],
+                ),
                 shape=(len(users), about["n_interests"]),
             ),
         )
@@ -134,9 +202,40 @@ def load_states(folder: Path, model_version: str) -> UserStates:
         n_behaviors=users["n_behaviors"].to_numpy(),
         first_month=users["first_month"].to_numpy(),
         last_month=users["last_month"].to_numpy(),
-        vectors=read_array(folder / "vectors.npy"),
+        vectors=np.array(read_array(folder / "vectors.npy")[first:last]),
         scales=scales,
     )
+
+
+def parts(before: pa.Array, boi: pa.Table, size: int = PART) -> Iterator[tuple[slice, pa.Table]]:
+    """Rows of the states and bags of the month that belong together, at most ``size`` users at a time.
+
+    Args:
+        before: ids of the users in the states, sorted.
+        boi: the month's bags (:data:`lurm.tables.BOI`), sorted by user.
+        size: users of a part, old and new.
+
+    Raises:
+        ValueError: ids of another type than before.
+    """
+    ids = boi["user_id"].combine_chunks()
+    _same_type(before, ids.type)
+    before = before.cast(ids.type)
+    users = pa.concat_arrays([before, ids]).unique()
+    bounds = users.take(pc.sort_indices(users))[size::size]
+    of_states, of_boi = (
+        [0, *pc.search_sorted(values, bounds).to_pylist(), len(values)] for values in (before, ids)
+    )
+    for state, bags in zip(pairwise(of_states), pairwise(of_boi), strict=True):
+        yield slice(*state), boi.slice(bags[0], bags[1] - bags[0])
+
+
+def _same_type(before: pa.Array, id_type: pa.DataType) -> None:
+    if len(before) and before.type != id_type:
+        raise ValueError(
+            f"encode_users: user ids were {before.type} in earlier months, the bags hold "
+            f"{id_type}; deliver ids of one type"
+        )
 
 
 def user_vectors(
@@ -210,11 +309,7 @@ def _join(
 ) -> tuple[UserStates, sparse.csr_matrix]:
     """The states with a row for each user of the month too, and the month's counts (U, D)."""
     ids = boi.column("user_id")
-    if len(states.users) and states.users.type != ids.type:
-        raise ValueError(
-            f"encode_users: user ids were {states.users.type} in earlier months, the bags hold "
-            f"{ids.type}; deliver ids of one type"
-        )
+    _same_type(states.users, ids.type)
     interests = boi.column("interest").to_numpy()
     if len(interests) and not 0 <= interests.min() <= interests.max() < settings.n_interests:
         raise ValueError(

@@ -132,25 +132,38 @@ def write_array(array: np.ndarray, path: Path | str) -> None:
 def growing_array(
     path: Path | str, dtype: type[np.generic]
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that appends to a ``.npy`` of one axis; the bytes are those of :func:`write_array`."""
-    n = 0
+    """A function that appends rows to a ``.npy``; the bytes are those of :func:`write_array` of all.
+
+    Rows of no axis or more, but all alike; without any there is an empty array of one axis.
+    """
+    shape: tuple[int, ...] = (0,)
     with replacing(path) as temporary, temporary.open("wb") as file:
 
-        def header() -> None:
+        def header() -> None:  # numpy leaves room for more rows
             file.seek(0)
             about = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
-            np.lib.format.write_array_header_1_0(
-                file, about | {"shape": (n,)}
-            )  # leaves room to grow
+            np.lib.format.write_array_header_1_0(file, about | {"shape": shape})
 
-        def append(values: np.ndarray) -> None:
-            nonlocal n
-            file.write(np.ascontiguousarray(values, dtype).data)
-            n += len(values)
+        def append(rows: np.ndarray) -> None:
+            nonlocal shape
+            if not file.tell():
+                shape = (0, *rows.shape[1:])
+                header()
+            file.write(np.ascontiguousarray(rows, dtype).data)
+            shape = (shape[0] + len(rows), *shape[1:])
 
-        header()
         yield append
         header()
+
+
+@contextmanager
+def growing_parquet(path: Path | str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that appends tables of the schema to a parquet file, each in groups of rows of its own."""
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        yield writer.write_table
 
 
 def read_array(path: Path | str) -> np.ndarray:

@@ -17,11 +17,11 @@ import torch
 
 from lurm.confidence import Confidence
 from lurm.console import run_stage
-from lurm.encoding import encode_month, load_states, save_states, user_vectors
+from lurm.encoding import encode_month, growing_states, load_states, parts, user_vectors
 from lurm.months import month_number
 from lurm.smen import load_smen
-from lurm.storage import read_json, read_parquet, write_json, write_parquet
-from lurm.tables import BOI, check_columns
+from lurm.storage import growing_parquet, read_json, read_parquet, write_json
+from lurm.tables import BOI, check_columns, user_vectors_schema
 
 log = logging.getLogger("encode_users")
 
@@ -42,17 +42,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.confidence}: expected the confidence in model {version.model}, found that in "
             f"{measured['model_version']}; run measure_confidence"
         )
-    states = load_states(args.previous, version.model)
+    before = read_parquet(args.previous / "users.parquet", ["user_id"])["user_id"].combine_chunks()
     boi = read_parquet(args.boi)
     check_columns(boi.schema, BOI, str(args.boi))
-    after, vectors = encode_month(smen, states, boi, month_number(args.month))
-    save_states(after, args.state, version.model)
-    confidence = Confidence.from_json(measured).of(after.n_behaviors)
-    write_parquet(user_vectors(after, vectors, confidence, version), args.vectors)
+    known = Confidence.from_json(measured)
+    schema = user_vectors_schema(smen.settings.n_published, boi["user_id"].type)
+    month, n_users = month_number(args.month), 0
+    with (
+        growing_states(args.state, smen.settings.scales, version.model) as append_states,
+        growing_parquet(args.vectors, schema) as append_vectors,
+    ):
+        for rows, bags in parts(before, boi):
+            states = load_states(args.previous, version.model, rows)
+            after, vectors = encode_month(smen, states, bags, month)
+            append_states(after)
+            append_vectors(user_vectors(after, vectors, known.of(after.n_behaviors), version))
+            n_users += len(after.users)
     write_json({"month": args.month, "model_version": version.model}, args.encoded)
     log.info(
         "%s: %d users before, %d rows of bags in, %d users out, model %s, space %s",
-        *(args.vectors, len(states.users), len(boi), len(after.users), *version),
+        *(args.vectors, len(before), len(boi), n_users, *version),
     )
 
 

@@ -9,7 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lurm.encoding import encode_month, load_states, no_users, save_states, user_vectors
+from lurm.encoding import (
+    encode_month,
+    growing_states,
+    load_states,
+    no_users,
+    parts,
+    save_states,
+    user_vectors,
+)
 from lurm.months import month_name
 from lurm.smen import Smen, SmenSettings, Version
 from lurm.storage import file_hash
@@ -185,13 +193,40 @@ def test_states_come_back_from_disk_and_go_on_as_if_they_had_stayed(users, tmp_p
         np.testing.assert_array_equal(vectors, expected)
 
 
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+@pytest.mark.parametrize("users", [range(20), [f"u{n}" for n in range(20)]])
+def test_encoded_in_parts_of_any_size_users_have_the_same_states_and_vectors(users, size, tmp_path):
+    smen = make(empty_periods="zeros")
+    lives = reference.random_lives(20, np.random.default_rng(3), D, FIRST, n_months=6)
+    lives = dict(zip(users, lives.values(), strict=True))
+    before = no_users(smen.settings, pa.array(list(users)).type)
+    save_states(before, tmp_path / str(FIRST - 1), "v1")
+    for month, whole, expected in encode_months(smen, lives, range(FIRST, FIRST + 6)):
+        boi, previous = reference.boi_table(lives, month), tmp_path / str(month - 1)
+        found = []
+        with growing_states(tmp_path / str(month), before.scales, "v1") as append:
+            for rows, bags in parts(before.users, boi, size):
+                states = load_states(previous, "v1", rows)
+                states, vectors = encode_month(smen, states, bags, month)
+                assert len(states.users) <= size
+                append(states)
+                found.append(vectors)
+        np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
+        before = load_states(tmp_path / str(month), "v1")
+        assert before.users.equals(whole.users)
+        for name, scale in whole.scales.items():
+            there = before.scales[name]
+            np.testing.assert_allclose(there.hidden, scale.hidden, atol=1e-6)
+            assert (there.open_counts != scale.open_counts).nnz == 0
+
+
 def test_the_same_states_give_the_same_bytes(tmp_path):
     smen, lives = make(), reference.random_lives(3, np.random.default_rng(3), D, FIRST, n_months=4)
     for folder in ("one", "other"):
         *_, (_, states, _) = encode_months(smen, lives, range(FIRST, FIRST + 4))
         save_states(states, tmp_path / folder, "v1")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["month.safetensors", "users.parquet", "vectors.npy", "year.safetensors"]
+    assert {"about.json", "users.parquet", "vectors.npy", "month_hidden.npy"} < set(names)
     for name in names:
         assert file_hash(tmp_path / "one" / name) == file_hash(tmp_path / "other" / name)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lurm.erasure.rows import Found, find_rows, leave_out
 from lurm.erasure.tombstones import Tombstones
-from lurm.storage import read_json, read_parquet, read_schema, read_tensors, write_json, write_text
+from lurm.storage import read_json, read_parquet, read_schema, write_json, write_text
 
 HASH_OF_BEHAVIORS = "sha256"  # in a profile
 HASH_OF_LABELS = b"behaviors_sha256"  # in the metadata of labels
@@ -101,7 +101,7 @@ def states(source: Path, target: Path, freeing: Freeing) -> Found:
 
     found, kept = _users(source, freeing.tombstones)
     if found.rows:
-        version = read_tensors(next(source.glob("*.safetensors")))[1]["model_version"]
+        version = read_json(source / "about.json")["model_version"]
         before = load_states(source, version)
         scales = {
             name: replace(scale, **{f.name: getattr(scale, f.name)[kept] for f in fields(scale)})
