@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from lurm.storage import write_json
@@ -45,11 +46,17 @@ def measure(command: str) -> tuple[float, float, float]:
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def measure_all() -> dict[str, dict[str, float]]:
-    """Runs, seconds, the longest run's, CPU seconds and peak MB of every stage, run here once more."""
+def measure_all(
+    after: Callable[[str], None] = lambda stage: None,
+) -> dict[str, dict[str, float]]:
+    """Runs, seconds, the longest run's, CPU seconds and peak MB of every stage, run here once more.
+
+    ``after`` is called with the name of every stage that ended.
+    """
     figures = defaultdict(list)
     for stage, command in commands():
         figures[stage.split("@")[0]].append(measure(command))
+        after(stage)
         print(f"{stage}: {figures[stage.split('@')[0]][-1][0]:.1f} s", file=sys.stderr)
     return {
         stage: {

@@ -5,7 +5,10 @@
 
 Logs are those of :mod:`benchmarks.logs`, with a catalog of five texts for each of their interests. The
 workspace is a clone of this project with its settings, but for names, months, D and what ``SETTINGS`` says;
-the pipeline's commands run in DVC's order, each in a process of its own.
+the pipeline's commands run in DVC's order, each in a process of its own. Slopes are those of CPU seconds.
+
+States take several kB per user and month. All but those of the last two months are cut down, once they are
+read, to what drift reads of them; the sizes that are told are those of one month before that.
 """
 
 import argparse
@@ -26,7 +29,7 @@ from benchmarks.logs import FIRST, World, whole, write_logs
 from benchmarks.measure import slope, table
 from benchmarks.stages import measure_all
 from lurm.console import run_stage
-from lurm.months import month_name
+from lurm.months import month_name, month_number
 from lurm.storage import row_count, write_json, write_parquet, write_text
 
 log = logging.getLogger("whole")
@@ -92,13 +95,37 @@ def workspace(world: World, n_interests: int, folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def run(world: World, n_interests: int, folder: Path) -> list[dict[str, Any]]:
-    """One row for every stage at this size, in the pipeline's order."""
+def cut_down_states(stage: str) -> None:
+    """After ``encode_users@<month>``, remove what nobody reads any more of states before the last two."""
+    name, _, month = stage.partition("@")
+    if name == "encode_users":
+        for folder in Path("data/states").iterdir():
+            if folder.name < month_name(month_number(month) - 1):
+                for path in folder.glob("*_*.npy"):
+                    path.unlink()
+
+
+def sizes() -> dict[str, int]:
+    """Bytes of the last month of each kind of data, or of all of it where it has no months."""
+    month = max(path.name for path in Path("data/states").iterdir() if path.name != "start")
+    found = {}
+    for folder in sorted(Path("data").iterdir()):
+        of_month = list(folder.glob(f"{month}*")) or [folder]
+        files = [file for path in of_month for file in (path, *path.rglob("*")) if file.is_file()]
+        found[folder.name] = sum(file.stat().st_size for file in files)
+    return found
+
+
+def run(
+    world: World, n_interests: int, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """One row for every stage at this size, in the pipeline's order, and :func:`sizes`."""
     with workspace(world, n_interests, folder):
         rows = sum(map(row_count, Path("data/landing/behaviors").glob("*.parquet")))
         log.info("%s: %d behaviors of %d users", folder, rows, world.n_users)
         size = {"users": world.n_users, "behaviors": rows}
-        return [{"stage": stage, **size, **found} for stage, found in measure_all().items()]
+        figures = measure_all(cut_down_states)
+        return [{"stage": stage, **size, **found} for stage, found in figures.items()], sizes()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -119,20 +146,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/whole.json"))
     args = parser.parse_args(argv)
     rows: list[dict[str, Any]] = []
+    stored: list[dict[str, int]] = []
     for step in range(args.grow):
         part = 10 ** (args.grow - 1 - step)
         world = World(
             args.behaviors // part, args.users // part, args.months, args.items, args.interests
         )
-        rows += run(world, args.interests // 2, args.folder.resolve())
-        write_json({"rows": rows}, args.result)
+        of_size, bytes_of_size = run(world, args.interests // 2, args.folder.resolve())
+        rows += of_size
+        stored.append({"users": world.n_users, **bytes_of_size})
+        write_json({"rows": rows, "bytes": stored}, args.result)
     names = dict.fromkeys(row["stage"] for row in rows)
     by_stage = {name: [row for row in rows if row["stage"] == name] for name in names}
     slopes = {
         name: slope([row["users"] for row in found], [row["cpu_seconds"] for row in found])
         for name, found in by_stage.items()
     }
-    write_json({"rows": rows, "slopes": slopes}, args.result)
+    write_json({"rows": rows, "bytes": stored, "slopes": slopes}, args.result)
     print(table(rows))
     if args.grow > 1:
         print(

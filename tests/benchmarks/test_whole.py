@@ -15,7 +15,9 @@ def test_every_stage_runs_on_generated_logs_and_leaves_its_figures(tmp_path, cap
     size = ["--behaviors=2e4", "--users=200", "--months=3", "--items=400", "--interests=40"]
     result = tmp_path / "whole.json"
     whole.main([*size, f"--folder={tmp_path / 'whole'}", f"--result={result}"])
-    rows = read_json(result)["rows"]
+    told = read_json(result)
+    rows = told["rows"]
+    assert told["bytes"][0]["states"] > told["bytes"][0]["user_vectors"] > 0
     stages = yaml.safe_load((tmp_path / "whole/dvc.yaml").read_text("utf-8"))["stages"]
     assert {row["stage"] for row in rows} == set(stages)
     assert all(row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows)
