@@ -223,7 +223,11 @@ def test_a_month_can_be_corrected_after_a_retraining_that_moved_its_labels(later
     assert "refresh/2017-04/r2" in refreshed["publish"].result["published"]
     assert later.hashes()[RELEASE_MODEL] == model
     # A user who is forgotten then leaves the models as up to date as they were.
-    later = replace(later, extra=later.extra | {"LURM_ERASURE_KEY": "a key"})
+    later = replace(
+        later,
+        extra=later.extra
+        | {"LURM_ERASURE_KEY": "a key of more than 32 characters, for the users who are forgotten"},
+    )
     user = read_parquet(later.deliveries / "behaviors/2017-04.parquet")["user_id"][0].as_py()
     assert later.forget(user).status == DONE
     check(later.run_month("2017-05", run="after", steps=SHORT))
