@@ -42,6 +42,15 @@ def test_the_nearest_centres_are_those_of_brute_force_across_chunk_borders(rng, 
         np.testing.assert_allclose(cosines[row], [every[d] for d in expected], atol=1e-6)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_torch_s_products_propose_the_candidates_that_numpy_s_do(rng, k):
+    vectors, centres = unit(rng, 50), unit(rng, 9)
+    vectors[7] = 0
+    row, centre, _ = assignment._on_gpu(centres, k, "cpu")(vectors)
+    expected_row, expected, _ = assignment._near(vectors, centres, k)
+    assert (row.tolist(), centre.tolist()) == (expected_row.tolist(), expected.tolist())
+
+
 def test_no_items_give_an_empty_map(rng):
     table = assign(ids(0), unit(rng, 0), unit(rng, 4), 2, 0.1)
     assert len(table) == 0
