@@ -80,13 +80,18 @@ def page(source: Path, target: Path, freeing: Freeing) -> Found:
     tombstones, users = freeing.tombstones, set()
 
     def without(table: re.Match[str]) -> str:
-        return re.sub(r"<tr>.*?</tr>\s*", row, table[0], flags=re.DOTALL)
+        heads = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", table[0], flags=re.DOTALL)
+        (column,) = (n for n, head in enumerate(heads) if head in ("user_id", "User"))
 
-    def row(match: re.Match[str]) -> str:
-        cells = re.findall(r"<td[^>]*>(.*?)</td>", match[0], flags=re.DOTALL)
-        hashes = {tombstones.hash(html.unescape(cell)) for cell in cells} & tombstones.hashes
-        users.update(hashes)
-        return "" if hashes else match[0]
+        def row(match: re.Match[str]) -> str:
+            cells = re.findall(r"<td[^>]*>(.*?)</td>", match[0], flags=re.DOTALL)
+            hashed = tombstones.hash(html.unescape(cells[column])) if cells else ""
+            if hashed not in tombstones.hashes:
+                return match[0]
+            users.add(hashed)
+            return ""
+
+        return re.sub(r"<tr>.*?</tr>\s*", row, table[0], flags=re.DOTALL)
 
     tables = r'<table class="examples">.*?</table>|<p>Unusually active.*?</table>'
     text = re.sub(tables, without, source.read_text("utf-8"), flags=re.DOTALL)

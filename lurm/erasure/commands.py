@@ -35,7 +35,7 @@ def _forget(args: argparse.Namespace) -> None:
     key = erasure_key(os.environ)  # before anything is read
     users = [user for user in args.users if user != "-"]
     if "-" in args.users:
-        users += [line for line in sys.stdin.read().splitlines() if line]
+        users += [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
     if not users:
         raise ValueError("expected the ids of users, one a line, on standard input, got none")
     print(json.dumps(forget(Places.from_environment(os.environ), users, key)))

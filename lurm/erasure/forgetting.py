@@ -147,9 +147,11 @@ def _reissue(
     known = before.hashes.union(freed.users, *(found.users for found in deliveries.values()))
     unknown = [f"{hashed[:12]}" for hashed in asked if hashed not in known]
     if unknown:
+        places_of = [n for n, user in enumerate(users, 1) if before.hash(user) not in known]
         log.warning(
-            "%d of %d users are in nothing published and in no delivery; keyed hashes %s",
-            len(unknown), len(asked), ", ".join(unknown),
+            "%d of %d users are in nothing published and in no delivery, so that nothing was removed of "
+            "them: those given as number %s (keyed hashes %s); check their ids",
+            len(unknown), len(asked), ", ".join(map(str, places_of)), ", ".join(unknown),
         )  # fmt: skip
     if len(unknown) == len(asked):
         raise ValueError(

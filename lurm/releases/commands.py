@@ -134,6 +134,8 @@ def _publish(_: argparse.Namespace, workspace: "Workspace") -> dict[str, Any]:
 def _found(args: argparse.Namespace) -> None:
     from lurm.releases.founding import found
 
+    if not os.environ.get("LURM_REPOSITORY"):
+        raise ValueError("LURM_REPOSITORY: expected where the repository is to be, found nothing")
     found(args.project, Path(os.environ["LURM_REPOSITORY"]), args.store, args.endpoint)
 
 

@@ -116,8 +116,7 @@ class Retrain(Section):
         known = list(workspace.params()["months"])
         span = months_between(self.first, self.last)
         land(workspace, [m for m in span if m not in known] or known[-1:], users=True)
-        release = 1 + (RELEASE_MODEL in workspace.outputs())
-        order_training(workspace.root / "params.yaml", self, raise_release=release > 1)
+        order_training(workspace.root / "params.yaml", self, next_release(workspace))
         workspace.do("lurm", "check")
         drop_retired_stages(workspace)
 
@@ -205,14 +204,23 @@ def plan_retraining(workspace: Workspace, first: str | None, through: str | None
     return Retrain(first=first, last=last, through=through, label_months=tuple(label_months))
 
 
-def order_training(params: Path, plan: Retrain, *, raise_release: bool) -> None:
+def next_release(workspace: Workspace) -> int:
+    """The number after that of every release there was: also of one that was rolled back."""
+    names = workspace.ask("tag", "--list", "release/*").split()
+    taken = [int(name.removeprefix("release/").partition("-")[0]) for name in names]
+    if RELEASE_MODEL in workspace.outputs():
+        taken.append(workspace.params()["training"]["release"])
+    return 1 + max(taken, default=0)
+
+
+def order_training(params: Path, plan: Retrain, release: int) -> None:
     """Write into the settings what to train on and to evaluate; comments and layout stay."""
     parser = YAML()
     parser.width = 1000
     parser.preserve_quotes = True
     settings = parser.load(params)
     training, evaluation = settings["training"], settings["evaluation"]
-    training["release"] += int(raise_release)
+    training["release"] = release
     training["through"] = evaluation["as_of"] = plan.through
     training["months"] = _in_one_line(months_between(plan.first, plan.through))
     evaluation["label_months"] = _in_one_line(plan.label_months)

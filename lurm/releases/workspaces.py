@@ -37,7 +37,7 @@ RELEASE_MODEL = "models/smen.safetensors"
 log = logging.getLogger(__name__)
 
 
-class CommandError(Exception):
+class CommandError(OSError):
     """A command in a workspace ended with a status other than 0."""
 
     def __init__(self, words: Sequence[str], status: int, output: str) -> None:

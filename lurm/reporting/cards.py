@@ -157,14 +157,15 @@ def model_limits(release: Release) -> list[str]:
     if few:
         said.append(f"Learned from less than half of the users: {', '.join(few)}.")
     points = release.confidence["points"]
-    trusted = [p["n_behaviors"] for p in points if p["confidence"] >= TRUSTED]
+    trusted = [p for p in points if p["confidence"] >= TRUSTED]
+    untrusted = [p["n_behaviors"] for p in points if p["confidence"] < TRUSTED]
     if not points:
         said.append("There were too few users to measure a confidence; it is 0 for all.")
     elif not trusted:
         said.append(f"No vector has a confidence of {TRUSTED:g}.")
-    elif trusted[0] > points[0]["n_behaviors"]:
+    elif untrusted:
         said.append(
-            f"Vectors that rest on fewer than about {trusted[0]:.0f} behaviors have a confidence below "
+            f"Vectors that rest on {max(untrusted):.0f} behaviors or fewer have a confidence below "
             f"{TRUSTED:g}."
         )
     empty = release.clustering["behaviors"]["share_empty"]

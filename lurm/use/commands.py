@@ -173,7 +173,8 @@ def _index(args: argparse.Namespace) -> None:
     _, vectors = _vectors(args)
     path = args.index or Path(INDEX.format(args.month))
     faiss.omp_set_num_threads(1)
-    print(json.dumps(measure(read_index(path), vector_matrix(vectors), args.queries, 0), indent=2))
+    figures = measure(read_index(path), vector_matrix(vectors), args.queries, 0)
+    _print(lambda: print(json.dumps(figures, indent=2), flush=True))
 
 
 # ---- what comes in, what goes out ---------------------------------------------------------------
@@ -221,7 +222,12 @@ def read_seeds(words: Sequence[str]) -> list[str]:
     elif word == "-":
         lines = sys.stdin.read().splitlines()
     elif Path(word).is_file():
-        lines = Path(word).read_text("utf-8").splitlines()
+        try:
+            lines = Path(word).read_text("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{word}: expected text in UTF-8, one id a line: {error}") from error
+    elif Path(word).suffix in (".txt", ".csv", ".tsv") or os.sep in word:
+        raise FileNotFoundError(f"{word}: expected a file of user ids, found none")
     else:
         lines = [word]
     ids = [line.strip() for line in lines if line.strip()]
@@ -237,10 +243,7 @@ def _check_out(out: Path | None) -> None:
 
 
 def write_table(table: "pa.Table", out: Path | None, *, tsv: bool) -> None:
-    """Write the table to ``out``, as its ending says, or to standard output.
-
-    Who reads standard output may stop early, as ``head`` does; that is no fault.
-    """
+    """Write the table to ``out``, as its ending says, or to standard output."""
     import pyarrow.csv as csv
 
     from lurm.storage import replacing, write_parquet
@@ -258,8 +261,12 @@ def write_table(table: "pa.Table", out: Path | None, *, tsv: bool) -> None:
         with replacing(out) as temporary:
             csv.write_csv(table, temporary, options)
         return
+    _print(lambda: (csv.write_csv(table, sys.stdout.buffer, options), sys.stdout.buffer.flush()))
+
+
+def _print(write: Callable[[], object]) -> None:
+    """Write to standard output; who reads it may stop early, as ``head`` does: that is no fault."""
     try:
-        csv.write_csv(table, sys.stdout.buffer, options)
-        sys.stdout.buffer.flush()
+        write()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end

@@ -117,6 +117,16 @@ def measure(
             f"{index.ntotal:,} of width {index.d}; run `dvc repro index_users` for the month"
         )
     rows = np.random.default_rng(seed).permutation(len(x))[:n_queries]
+    own = from_the_mean(x)[rows[:100]]
+    whole: Any = faiss.downcast_index(index)
+    core: Any = faiss.downcast_index(whole.index)
+    if hasattr(core, "make_direct_map"):
+        core.make_direct_map()
+    if not np.allclose([core.reconstruct(int(row)) for row in rows[:100]], own, atol=1e-3):
+        raise ValueError(
+            "expected an index of these vectors, found one of others: of another month, model or space; "
+            "name the index of the vectors' own month"
+        )
     queries = np.ascontiguousarray(x[rows], dtype=np.float32)
     unit, k = from_the_mean(x), min(NEIGHBORS, len(x))
 

@@ -6,9 +6,11 @@ import yaml
 
 from lurm.params import load_params
 from lurm.releases.plans import (
+    RELEASE_MODEL,
     Refresh,
     Retrain,
     months_to_land,
+    next_release,
     order_training,
     plan_retraining,
     read_plan,
@@ -138,7 +140,7 @@ def test_the_order_changes_five_values_and_no_comment(tmp_path):
     plan = Retrain(
         first="2017-01", last="2017-12", through="2017-08", label_months=("2017-09", "2017-10")
     )
-    order_training(params, plan, raise_release=True)
+    order_training(params, plan, 2)
     after = params.read_text("utf-8").splitlines()
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
     assert [line.split(":")[0].strip() for line in changed] == [
@@ -155,8 +157,22 @@ def test_the_first_release_is_not_raised(tmp_path):
     params = tmp_path / "params.yaml"
     shutil.copyfile(ROOT / "params.yaml", params)
     plan = Retrain(first="2017-01", last="2017-12", through="2017-10", label_months=("2017-11",))
-    order_training(params, plan, raise_release=False)
+    order_training(params, plan, 1)
     assert yaml.safe_load(params.read_text("utf-8"))["training"]["release"] == 1
+
+
+def test_a_number_is_not_given_twice_also_after_a_rollback():
+    def workspace(tags, outputs, release):
+        return SimpleNamespace(
+            ask=lambda *_: "\n".join(tags),
+            outputs=lambda: outputs,
+            params=lambda: {"training": {"release": release}},
+        )
+
+    assert next_release(workspace([], [], 1)) == 1
+    assert next_release(workspace(["release/1"], [RELEASE_MODEL], 1)) == 2
+    assert next_release(workspace(["release/1", "release/2-r2"], [RELEASE_MODEL], 1)) == 3
+    assert next_release(workspace(["release/9", "release/10"], [RELEASE_MODEL], 9)) == 11
 
 
 # ---- names ---------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_the_limits_of_the_models_are_those_that_were_measured():
     assert "scale `year` spans 12 months and the models learned from 3" in told
     assert "Not told from chance (AUC within two standard errors of 50): age." in told
     assert "coffee (101 of 2,452 users), age (48 of 2,452 users)" in told
-    assert "fewer than about 42 behaviors have a confidence below 0.5" in told
+    assert "rest on 4 behaviors or fewer have a confidence below 0.5" in told
     assert "50% of the interests hold no behavior" in told
     assert "months after their training is not known yet" in told
     assert "Less often right" not in told

@@ -90,6 +90,15 @@ def test_an_index_of_other_vectors_is_refused():
         measure(build_index(x, **EXACT)[0], x[:20], 5, 0)
 
 
+@pytest.mark.parametrize("how", [EXACT, CELLS])
+def test_an_index_of_as_many_vectors_of_another_space_is_refused(how):
+    x, _ = grouped(1500, 3)
+    index, _ = build_index(x, **how)
+    measure(index, x, 20, 0)
+    with pytest.raises(ValueError, match="found one of others: of another month, model or space"):
+        measure(index, np.roll(x, 1, axis=1), 20, 0)
+
+
 def test_a_missing_or_damaged_index_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.faiss: expected a faiss index, found none"):
         read_index(tmp_path / "no.faiss")

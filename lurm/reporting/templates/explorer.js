@@ -244,7 +244,7 @@ function tell() {
   found.replaceChildren(
     ...(item < 0
       ? []
-      : [make("p", { className: "facts" }, make("b", {}, P.items[item]), ` (${whole(itemMass[item])} behaviors) lies in`)]),
+      : [make("p", { className: "facts" }, make("b", {}, P.items[item]), ` (${whole(itemMass[item])} behaviors in training) lies in`)]),
     make("h3", { id: "chosen-name" }, dot(anchor[i]), P.words[i].slice(0, 6).join(", ") || name(i)),
     make(
       "p",
