@@ -200,7 +200,7 @@ def test_an_item_leads_to_its_interest(show):
     page.fill("#search", "green")
     page.click("#found .link")
     assert page.inner_text("#chosen-name") == "word1, tea"
-    assert "GREEN TEA (90 behaviors) lies in" in page.inner_text("#chosen")
+    assert "GREEN TEA (90 behaviors in training) lies in" in page.inner_text("#chosen")
 
 
 def test_a_click_on_the_map_chooses_and_a_link_opens_on_an_interest(show):
