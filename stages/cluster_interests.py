@@ -37,6 +37,7 @@ from lurm.params import ClusterInterests, load_params
 from lurm.storage import (
     month_files,
     read_array,
+    read_json,
     read_parquet,
     write_array,
     write_json,
@@ -102,12 +103,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         lineage = first_lineage(shares, through)
     else:
         before = shares_of(old.interests, n_behaviors, old.interests.max(initial=-1) + 1)
-        lineage = next_lineage(old.lineage, kept, cosines, shares, before, through)
+        lineage = next_lineage(old.lineage, kept, cosines, shares, before, through, old.last_id)
         result["since_standing"] = changes(lineage, old.interests, place[0], n_behaviors)
         log.info("since the standing release: %s", result["since_standing"])
     if old is not None and settings.start == "standing":
         result["cold_start"] = cold_start(vectors, sample, n_behaviors, settings, args.device)
         log.info("a cold start: %s", result["cold_start"])
+    result["last_interest_id"] = max(lineage["interest_id"].to_pylist())
     texts = item_texts(catalog, params.embed_items.text_columns)
     write_array(found.centres, args.centres)
     write_parquet(items.take(sample), args.sample)
@@ -124,10 +126,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Standing(NamedTuple):
-    """The interests of the standing release: their lineage, and every item's row there, (I,), or -1."""
+    """The standing release: its lineage, every item's row there, (I,), or -1; the last id ever given."""
 
     lineage: pa.Table
     interests: np.ndarray
+    last_id: int
 
 
 def read_standing(folder: Path, item_ids: pa.ChunkedArray) -> Standing | None:
@@ -138,7 +141,8 @@ def read_standing(folder: Path, item_ids: pa.ChunkedArray) -> Standing | None:
     nearest = nearest_of(read_parquet(release / "item_interests.parquet"))
     lineage = read_parquet(release / "interest_lineage.parquet")
     check_columns(lineage.schema, INTEREST_LINEAGE, str(release / "interest_lineage.parquet"))
-    return Standing(lineage, standing_interests(item_ids, nearest))
+    last_id = read_json(release / "about.json").get("last_interest_id", -1)
+    return Standing(lineage, standing_interests(item_ids, nearest), last_id)
 
 
 def find_interests(

@@ -106,6 +106,7 @@ def next_lineage(
     shares: np.ndarray,
     shares_before: np.ndarray,
     through: str,
+    last_id: int = -1,
 ) -> pa.Table:
     """What became of every interest there ever was, one row each, sorted by id (``INTEREST_LINEAGE``).
 
@@ -116,6 +117,7 @@ def next_lineage(
         shares: (D,) of behaviors of the training months.
         shares_before: (D',) the same by the standing map.
         through: the last month that the new release has learnt from.
+        last_id: the highest id that any release gave, also one that was taken back.
 
     Raises:
         ValueError: a row is kept in which no interest stood.
@@ -127,6 +129,7 @@ def next_lineage(
     if absent:
         raise ValueError(f"lineage: no interest stood in rows {absent}, so none can be kept there")
     following = 1 + max(before["interest_id"].to_pylist(), default=-1)
+    following = max(following, 1 + last_id)
     now = []
     for row, share in enumerate(shares.tolist()):
         one: dict[str, Any] = {"interest": row, "share": share, "until": None}

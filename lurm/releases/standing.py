@@ -2,9 +2,11 @@
 
 It is a dependency of the stages that go on from there, and holds no more than they read: the map of
 items to interests and the users' vectors, both as of the last month that the new models learn from, the
-lineage of interests, and whose they are.
+lineage of interests, and whose they are. The highest id of an interest is that of any release, also of one
+that was taken back, so that none is given twice.
 """
 
+import json
 import logging
 import shutil
 
@@ -13,7 +15,7 @@ from lurm.releases.workspaces import RELEASE_MODEL, Workspace
 from lurm.storage import read_array, read_settings, replacing, write_json, write_parquet
 
 FOLDER = "standing/release"
-LINEAGE = "models/interest_lineage.parquet"
+LINEAGE, REPORT = "models/interest_lineage.parquet", "reports/cluster_interests.json"
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,20 @@ def stand_on(workspace: Workspace, month: str) -> None:
             "month": month,
             "model_version": model,
             "space_version": about.get("space_version", model),
+            "last_interest_id": _last_interest_id(workspace),
         },
         folder / "about.json",
     )
     workspace.do("dvc", "add", FOLDER)
+
+
+def _last_interest_id(workspace: Workspace) -> int:
+    """The highest id of an interest in any release there was, so that none is given twice; -1 without."""
+    names = workspace.ask("tag", "--list", "release/*").split()
+    reports = (workspace.ask("show", f"{name}:{REPORT}") for name in names)
+    return max(
+        (json.loads(text).get("last_interest_id", -1) for text in reports if text), default=-1
+    )
 
 
 def _copy(workspace: Workspace, path: str, name: str) -> None:

@@ -25,12 +25,19 @@ def workspace(tmp_path):
         write_array(np.eye(3, dtype=np.float32), tmp_path / "models/interest_centres.npy")
         write_tensors({}, tmp_path / RELEASE_MODEL, {"model_version": "v2"} | about)
         done = []
+        # The second release was taken back, and the first is from before its report told the last id.
+        published = {
+            "release/*": "release/1\nrelease/2-r2",
+            "release/1:reports/cluster_interests.json": "{}",
+            "release/2-r2:reports/cluster_interests.json": '{"last_interest_id": 7}',
+        }
         return SimpleNamespace(
             root=tmp_path,
             outputs=lambda: dict.fromkeys(outputs, "hash"),
             params=lambda: {"training": {"through": "2017-02"}},
             do=lambda *words: done.append(words),
             done=done,
+            ask=lambda *words: published.get(words[-1], ""),
         )
 
     return make
@@ -51,7 +58,7 @@ def test_the_map_and_the_vectors_are_those_of_the_month(workspace):
     assert read_parquet(folder / "user_vectors.parquet")["of"].to_pylist() == [VECTORS]
     assert len(read_parquet(folder / "interest_lineage.parquet")) == 2
     assert read_json(folder / "about.json") == {
-        "month": "2017-03", "model_version": "v2", "space_version": "v1"
+        "month": "2017-03", "model_version": "v2", "space_version": "v1", "last_interest_id": 7
     }  # fmt: skip
     assert there.done == [("dvc", "add", FOLDER)]
 

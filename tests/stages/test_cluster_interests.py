@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lurm.interests.assignment import nearest
-from lurm.storage import read_array, read_json, read_parquet, write_array, write_parquet
+from lurm.storage import read_array, read_json, read_parquet, write_array, write_json, write_parquet
 from lurm.tables import INTEREST_LINEAGE, ITEM_INTERESTS, TIMESTAMP, check_columns
 from stages.cluster_interests import main
 
@@ -119,9 +119,9 @@ def test_more_interests_than_distinct_vectors_writes_nothing():
 # ---- with a standing release ---------------------------------------------------------------------
 
 
-def stand():
-    """Let what the stage has made be the standing release."""
-    Path("standing/release").mkdir(parents=True)
+def stand(last_id=-1):
+    """Let what the stage has made be the standing release; ``last_id``: the highest of any release."""
+    write_json({"last_interest_id": last_id}, "standing/release/about.json")
     for name in ("item_interests", "interest_lineage"):
         Path(f"models/{name}.parquet").rename(f"standing/release/{name}.parquet")
 
@@ -187,14 +187,16 @@ def test_a_kind_that_is_gone_is_retired_and_its_row_goes_to_a_new_id():
     assert set(interests[kinds == 3, 0]) == {gone}
 
 
-def test_a_start_anew_takes_ids_that_none_had():
+@pytest.mark.parametrize(("last_id", "first"), [(-1, 4), (3, 4), (9, 10)])
+def test_a_start_anew_takes_ids_that_none_had_nor_a_release_that_was_taken_back(last_id, first):
     main(ARGS)
-    stand()
+    assert read_json("reports/cluster_interests.json")["last_interest_id"] == 3
+    stand(last_id)
     write_params(start="anew")
     main(ARGS)
     lineage = read_parquet("models/interest_lineage.parquet").to_pylist()
     assert [row["status"] for row in lineage] == ["retired"] * 4 + ["born"] * 4
-    assert [row["interest_id"] for row in lineage] == list(range(8))
+    assert [row["interest_id"] for row in lineage] == [*range(4), *range(first, first + 4)]
     assert read_json("reports/cluster_interests.json")["since_standing"]["behaviors_kept"] == 0
 
 
