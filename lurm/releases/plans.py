@@ -207,7 +207,8 @@ def plan_retraining(workspace: Workspace, first: str | None, through: str | None
 def next_release(workspace: Workspace) -> int:
     """The number after that of every release there was: also of one that was rolled back."""
     names = workspace.ask("tag", "--list", "release/*").split()
-    taken = [int(name.removeprefix("release/").partition("-")[0]) for name in names]
+    numbered = (re.fullmatch(r"release/(\d+)(-r\d+)?", name) for name in names)
+    taken = [int(found[1]) for found in numbered if found]
     if RELEASE_MODEL in workspace.outputs():
         taken.append(workspace.params()["training"]["release"])
     return 1 + max(taken, default=0)

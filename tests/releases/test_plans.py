@@ -173,6 +173,7 @@ def test_a_number_is_not_given_twice_also_after_a_rollback():
     assert next_release(workspace(["release/1"], [RELEASE_MODEL], 1)) == 2
     assert next_release(workspace(["release/1", "release/2-r2"], [RELEASE_MODEL], 1)) == 3
     assert next_release(workspace(["release/9", "release/10"], [RELEASE_MODEL], 9)) == 11
+    assert next_release(workspace(["release/1", "release/notes"], [RELEASE_MODEL], 1)) == 2
 
 
 # ---- names ---------------------------------------------------------------------------------------
