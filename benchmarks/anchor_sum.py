@@ -18,7 +18,6 @@ LURM's. ``of_copy`` is the share of a plain copy's speed at which the bytes move
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.logs import whole, zipf
-from benchmarks.measure import measure, slope, table
+from benchmarks.measure import measure, now, slope, table
 from lurm.anchor_sum import anchor_sum
 from lurm.lazy_adam import LazyAdam
 from lurm.pretraining import pretrain
@@ -117,14 +116,6 @@ def draw_bags(n_bags: int, n_met: int) -> tuple[Tensor, Tensor, Tensor]:
     offsets = np.searchsorted(entries // n_met, np.arange(n_bags + 1))
     counts = 1 + rng.poisson(1, len(entries)).astype(np.float32)
     return torch.from_numpy(offsets), torch.from_numpy(entries % n_met), torch.from_numpy(counts)
-
-
-def now(device: str) -> float:
-    """CPU seconds of this process; on a GPU wall seconds, once it has done all it was given."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def value_and_peak(

@@ -100,8 +100,8 @@ def pandas(folder: Path, out: Path, _: str) -> Callable[[], int]:
 
 def spark(folder: Path, out: Path, memory_limit: str) -> Callable[[], int]:
     """The stage's path on Spark, local[2]; the session's start counts."""
-    from lurm.boi_on_spark import spark as session_on
     from lurm.boi_on_spark import write_boi_parts
+    from lurm.spark import spark as session_on
 
     def work() -> int:
         behaviors, items = files(folder)
@@ -109,7 +109,7 @@ def spark(folder: Path, out: Path, memory_limit: str) -> Callable[[], int]:
             tempfile.TemporaryDirectory(dir=folder) as parts,
             database(memory_limit, behaviors) as connection,
         ):
-            with session_on("local[2]", memory_limit) as session:
+            with session_on("build_boi", "local[2]", memory_limit) as session:
                 paths, _ = write_boi_parts(session, behaviors, items, Path(parts, "parts"))
             listed = ", ".join(map(literal, paths))
             return write_query(connection, f"SELECT * FROM read_parquet([{listed}])", out)

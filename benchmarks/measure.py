@@ -22,6 +22,16 @@ class Measured:
     value: Any
 
 
+def now(device: str) -> float:
+    """CPU seconds of this process; on a GPU wall seconds, once it has done all it was given."""
+    if device == "cpu":
+        return time.process_time()
+    import torch  # takes seconds, and not every process that is measured needs it
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def measure(prepare: Callable[..., Callable[[], Any]], *arguments: Any) -> Measured:
     """What ``prepare(*arguments)()`` takes in a fresh process; preparing (imports) is not timed.
 

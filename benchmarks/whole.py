@@ -101,7 +101,7 @@ def cut_down_states(stage: str) -> None:
     if name == "encode_users":
         for folder in Path("data/states").iterdir():
             if folder.name < month_name(month_number(month) - 1):
-                for path in folder.glob("*_*.npy"):
+                for path in folder.rglob("*_*.npy"):
                     path.unlink()
 
 

@@ -1,13 +1,8 @@
 """The Bag-of-Interests of a month on Spark: the SQL of :mod:`lurm.boi` on another engine.
 
-For months that outgrow one machine; ``pip install lurm[spark]`` and a Java 17 are needed. On a cluster
-the files must lie where its workers can read and write them.
+For months that outgrow one machine; see :mod:`lurm.spark`.
 """
 
-import logging
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,42 +10,6 @@ from lurm.boi import BOI_SQL, check_assigned
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-log = logging.getLogger(__name__)
-
-
-@contextmanager
-def spark(master: str, memory_limit: str) -> "Iterator[SparkSession]":
-    """A Spark session in UTC on ``master`` (``local[2]``, ``spark://host:7077``, ...).
-
-    ``memory_limit`` (such as 4GB) is that of the driver and of each executor.
-
-    Raises:
-        ModuleNotFoundError: pyspark is not installed.
-    """
-    try:
-        from pyspark.sql import SparkSession
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "build_boi.engine is spark, and pyspark is not installed; run `pip install lurm[spark]` or "
-            "set the engine to duckdb"
-        ) from error
-
-    memory = re.sub("B$", "", memory_limit).lower()
-    session = (
-        SparkSession.builder.master(master)
-        .appName("lurm build_boi")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.driver.memory", memory)
-        .config("spark.executor.memory", memory)
-        .config("spark.ui.enabled", "false")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
-    try:
-        yield session
-    finally:
-        session.stop()
 
 
 def write_boi_parts(

@@ -21,9 +21,10 @@ def run_stage(main: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         logging.getLogger("lurm").error("error: %s", error)
-        sys.exit(1 if isinstance(error, (ValueError, FileNotFoundError)) else MACHINE)
+        lasting = (ValueError, FileNotFoundError, ModuleNotFoundError)
+        sys.exit(1 if isinstance(error, lasting) else MACHINE)
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -6,7 +6,8 @@ counts. A period closes with its last month; where a user was not there then, wi
 is that of encoding the whole life at once (tests hold the two against each other).
 
 Users do not meet here, so a month is encoded in :func:`parts`: memory follows the part, but for the ids of
-users and the month's bags.
+users. Their states lie in shards, folders of at most SHARD users in the order of their ids, which one
+process makes one after the other, or many machines side by side.
 
 Where empty periods are skipped, a month computes nothing for users who were not active in it: they keep
 their vector, which the state holds too. Where empty periods enter as zeros every vector moves every month.
@@ -14,12 +15,13 @@ their vector, which the state holds too. Where empty periods enter as zeros ever
 Letters: U users, M anchors, H hidden size, D interests.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +37,7 @@ from lurm.storage import (
     read_array,
     read_json,
     read_parquet,
+    row_count,
     write_json,
     write_parquet,
 )
@@ -42,8 +45,9 @@ from lurm.tables import user_vectors_schema
 from lurm.timelines import Periods
 
 NEVER = -1  # the open period, first or last month of a user before the first behavior
-CHUNK = 8192  # users encoded at once
+SHARD = 262_144  # users whose states share a folder
 PART = 32_768  # users whose states are in memory at once
+CHUNK = 8192  # users encoded at once
 # Arrays of a scale on disk and their types; the last three are those of the open counts.
 _ARRAYS: dict[str, type[np.generic]] = {
     "hidden": np.float32,
@@ -101,7 +105,7 @@ def no_users(settings: SmenSettings, id_type: pa.DataType) -> UserStates:
 def growing_states(
     folder: Path, scales: Iterable[str], model_version: str
 ) -> Iterator[Callable[[UserStates], None]]:
-    """A function that appends users, in the order of their ids, to the states in ``folder``.
+    """A function that appends users, in the order of their ids, to the shard of states in ``folder``.
 
     Written are users.parquet, vectors.npy, a file for each array of each scale, and about.json.
     """
@@ -158,18 +162,69 @@ def _leave_no_empty(folder: Path, error: type[BaseException] | None, *_: object)
             folder.rmdir()
 
 
+def shard_folder(folder: Path, number: int) -> Path:
+    """Where the shard of that number lies among the states in ``folder``."""
+    return folder / f"{number:05}"
+
+
+def shard_folders(folder: Path) -> list[Path]:
+    """The shards of the states in ``folder``, in the order of their users.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    found = sorted(path.parent for path in folder.glob("*/about.json"))
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: expected the states of users, found none; run encode_users for that month"
+        )
+    return found
+
+
 def save_states(states: UserStates, folder: Path, model_version: str) -> None:
-    """Write the states as :func:`growing_states` does."""
-    with growing_states(folder, states.scales, model_version) as append:
+    """Write the states as the only shard of ``folder``, as :func:`growing_states` does."""
+    with growing_states(shard_folder(folder, 0), states.scales, model_version) as append:
         append(states)
 
 
 def load_states(folder: Path, model_version: str, rows: slice = slice(None)) -> UserStates:
-    """The states of those rows that :func:`growing_states` wrote.
+    """The states of the given rows, counted over all shards of ``folder``.
 
     Raises:
+        FileNotFoundError: there are none.
         ValueError: another model left them behind.
     """
+    return _concatenated([load_shard(s, model_version, part) for s, part in _within(folder, rows)])
+
+
+def load_users(folder: Path, rows: slice = slice(None)) -> pa.Array:
+    """The ids of the users in those rows, sorted (U,); raises as :func:`load_states` does."""
+    ids = [
+        read_parquet(shard / "users.parquet", ["user_id"])["user_id"].combine_chunks()[part]
+        for shard, part in _within(folder, rows)
+    ]
+    return pa.concat_arrays(ids)
+
+
+def load_vectors(folder: Path) -> NDArray[np.float32]:
+    """The vectors of all users (U, d); raises as :func:`load_states` does."""
+    return np.concatenate([read_array(shard / "vectors.npy") for shard in shard_folders(folder)])
+
+
+def _within(folder: Path, rows: slice) -> list[tuple[Path, slice]]:
+    """The shards that hold the rows, at least one, and which of their own rows these are."""
+    shards = shard_folders(folder)
+    edges = [0, *accumulate(row_count(shard / "users.parquet") for shard in shards)]
+    first, last, _ = rows.indices(edges[-1])
+    return [
+        (shard, slice(max(first - start, 0), min(last, stop) - start))
+        for shard, (start, stop) in zip(shards, pairwise(edges), strict=True)
+        if start < last and first < stop
+    ] or [(shards[0], slice(0))]
+
+
+def load_shard(folder: Path, model_version: str, rows: slice = slice(None)) -> UserStates:
+    """The states of those rows that :func:`growing_states` wrote; raises as :func:`load_states` does."""
     about = read_json(folder / "about.json")
     if about["model_version"] != model_version:
         raise ValueError(
@@ -207,27 +262,49 @@ def load_states(folder: Path, model_version: str, rows: slice = slice(None)) -> 
     )
 
 
-def parts(before: pa.Array, boi: pa.Table, size: int = PART) -> Iterator[tuple[slice, pa.Table]]:
-    """Rows of the states and bags of the month that belong together, at most ``size`` users at a time.
+def _concatenated(parts: Sequence[UserStates]) -> UserStates:
+    if len(parts) == 1:
+        return parts[0]
+    scales = {
+        name: ScaleState(**_stacked([part.scales[name] for part in parts]))
+        for name in parts[0].scales
+    }
+    return UserStates(**_stacked(parts), scales=scales)
+
+
+def _stacked(parts: Sequence[UserStates] | Sequence[ScaleState]) -> dict[str, Any]:
+    """By field the rows of all parts."""
+    stacked: dict[str, Any] = {}
+    for name in (field.name for field in fields(parts[0]) if field.name != "scales"):
+        rows = [getattr(part, name) for part in parts]
+        if isinstance(rows[0], pa.Array):
+            stacked[name] = pa.concat_arrays(rows)
+        else:
+            sparse_rows = sparse.issparse(rows[0])
+            stacked[name] = sparse.vstack(rows, "csr") if sparse_rows else np.concatenate(rows)
+    return stacked
+
+
+def parts(before: pa.Array, ids: pa.Array, size: int = PART) -> Iterator[tuple[slice, slice]]:
+    """Rows of the states and rows of the month's bags that belong together.
 
     Args:
         before: ids of the users in the states, sorted.
-        boi: the month's bags (:data:`lurm.tables.BOI`), sorted by user.
-        size: users of a part, old and new.
+        ids: ids of the users of the bags, sorted, each as often as it has rows.
+        size: most users of a part, old and new.
 
     Raises:
         ValueError: ids of another type than before.
     """
-    ids = boi["user_id"].combine_chunks()
     _same_type(before, ids.type)
     before = before.cast(ids.type)
     users = pa.concat_arrays([before, ids]).unique()
     bounds = users.take(pc.sort_indices(users))[size::size]
-    of_states, of_boi = (
+    of_states, of_bags = (
         [0, *pc.search_sorted(values, bounds).to_pylist(), len(values)] for values in (before, ids)
     )
-    for state, bags in zip(pairwise(of_states), pairwise(of_boi), strict=True):
-        yield slice(*state), boi.slice(bags[0], bags[1] - bags[0])
+    for state, bags in zip(pairwise(of_states), pairwise(of_bags), strict=True):
+        yield slice(*state), slice(*bags)
 
 
 def _same_type(before: pa.Array, id_type: pa.DataType) -> None:
@@ -263,7 +340,8 @@ def encode_month(
 ) -> tuple[UserStates, NDArray[np.float32]]:
     """The states after the month, and the published vectors (U, d) of all users known by then.
 
-    ``boi`` is the month's bags (:data:`lurm.tables.BOI`), ``month`` its number.
+    ``boi`` is the month's bags (:data:`lurm.tables.BOI`), ``month`` its number. The work is done where
+    ``smen`` is.
 
     Raises:
         ValueError: the states already hold the month; an interest the model does not know; ids of
@@ -287,12 +365,15 @@ def encode_month(
             scale = _close(scale, moving[here], now[here], steps[here])
         scales[name] = scale
         parts.append(now)
-    vectors = states.vectors  # made by _join, so free to change
+    vectors, device = (
+        states.vectors,
+        smen.head_mix.device,
+    )  # _join made the vectors, so free to change
     for start in range(0, len(moving), CHUNK):
         rows = slice(start, start + CHUNK)
         with torch.inference_mode():
-            merged = smen.merge([torch.from_numpy(part[rows]) for part in parts])
-            vectors[moving[rows]] = smen.publish(merged).numpy()
+            merged = smen.merge([torch.from_numpy(part[rows]).to(device) for part in parts])
+            vectors[moving[rows]] = smen.publish(merged).cpu().numpy()
     after = UserStates(
         users=states.users,
         n_behaviors=states.n_behaviors + np.asarray(bags.sum(axis=1)).ravel(),
@@ -413,8 +494,8 @@ def _advance(
         with torch.inference_mode():
             states = smen.advance(
                 periods,
-                torch.from_numpy(scale.hidden[part]),
+                torch.from_numpy(scale.hidden[part]).to(smen.head_mix.device),
                 torch.from_numpy(scale.n_closed[part]),
             )
-        out.append(states.numpy())
+        out.append(states.cpu().numpy())
     return np.concatenate(out), lengths

@@ -171,6 +171,11 @@ class MeasureConfidence(Section):
     seed: Seed
 
 
+class EncodeUsers(Section):
+    engine: Literal["process", "spark"]
+    spark_master: str
+
+
 class IndexUsers(Section):
     exact_up_to: Count
     min_recall: Share
@@ -281,6 +286,7 @@ class Params(Section):
     build_boi: BuildBoi
     pretrain_smen: PretrainSmen
     measure_confidence: MeasureConfidence
+    encode_users: EncodeUsers
     index_users: IndexUsers
     evaluation: Evaluation
     gate: Gate

@@ -11,11 +11,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
@@ -86,6 +88,47 @@ def read_parquet(path: Path | str, columns: list[str] | None = None) -> pa.Table
     """
     with _expecting("parquet", path, pa.ArrowInvalid):
         return pq.ParquetFile(path).read(columns=columns)
+
+
+def read_rows(path: Path | str, rows: slice) -> pa.Table:
+    """Those rows of the parquet file, of which only the groups that hold some are read.
+
+    Raises as :func:`read_parquet` does.
+    """
+    with _expecting("parquet", path, pa.ArrowInvalid):
+        file = pq.ParquetFile(path)
+        groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+        edges = [0, *accumulate(groups)]
+        first, last, _ = rows.indices(edges[-1])
+        read = [n for n in range(len(groups)) if edges[n] < last and first < edges[n + 1]]
+        before = edges[read[0]] if read else first
+        return file.read_row_groups(read).slice(first - before, last - first)
+
+
+def row_groups(path: Path | str) -> Iterator[pa.Table]:
+    """The parquet file group by group, as it was written; raises as :func:`read_parquet` does."""
+    with _expecting("parquet", path, pa.ArrowInvalid):
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group)
+
+
+def read_runs(path: Path | str, column: str) -> tuple[pa.Array, np.ndarray]:
+    """Runs of equal values in a column: the value of each, and the rows where they begin and end.
+
+    The rows (runs + 1,) are int64. A long run may come as several. Memory follows the runs.
+    Raises as :func:`read_parquet` does.
+    """
+    with _expecting("parquet", path, pa.ArrowInvalid):
+        file = pq.ParquetFile(path)
+        values, edges, n_rows = [], [np.zeros(1, dtype=np.int64)], 0
+        for batch in file.iter_batches(columns=[column]):
+            runs = pc.run_end_encode(batch.column(0), run_end_type=pa.int64())
+            values.append(runs.values)
+            edges.append(runs.run_ends.to_numpy() + n_rows)
+            n_rows += len(batch)
+    kind = file.schema_arrow.field(column).type
+    return pa.chunked_array(values, kind).combine_chunks(), np.concatenate(edges)
 
 
 def row_count(path: Path | str) -> int:

@@ -14,10 +14,11 @@ from pathlib import Path
 import duckdb
 
 from lurm.boi import boi_query
-from lurm.boi_on_spark import spark, write_boi_parts
+from lurm.boi_on_spark import write_boi_parts
 from lurm.console import run_stage
 from lurm.database import database, literal, write_query
 from lurm.params import BuildBoi, load_params
+from lurm.spark import spark
 from lurm.storage import replacing
 
 log = logging.getLogger("build_boi")
@@ -37,7 +38,7 @@ def bags(
         return
     args.boi.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.boi.parent, prefix=".spark-") as folder:
-        with spark(settings.spark_master, settings.memory_limit) as session:
+        with spark("build_boi", settings.spark_master, settings.memory_limit) as session:
             parts, n_behaviors = write_boi_parts(
                 session, args.behaviors, args.item_interests, Path(folder, "parts")
             )

@@ -5,36 +5,140 @@ Out: the states after the month; one row per user: vector, behaviors, confidence
      model, space; the note that the month is encoded.
 
 The note says the same under one model whatever the month holds: the heads wait for it, and do not
-train again when a month is corrected.
+train again when a month is corrected. Shards of users are encoded here, or on Spark's workers
+(`encode_users.engine`), to the same bytes.
 """
 
 import argparse
 import logging
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from lurm.confidence import Confidence
-from lurm.console import run_stage
-from lurm.encoding import encode_month, growing_states, load_states, parts, user_vectors
+from lurm.console import progress, run_stage
+from lurm.encoding import (
+    SHARD,
+    encode_month,
+    growing_states,
+    load_states,
+    load_users,
+    parts,
+    shard_folder,
+    user_vectors,
+)
 from lurm.months import month_number
+from lurm.params import EncodeUsers, load_params
 from lurm.smen import load_smen
-from lurm.storage import growing_parquet, read_json, read_parquet, write_json
+from lurm.spark import spark
+from lurm.storage import (
+    growing_parquet,
+    read_json,
+    read_rows,
+    read_runs,
+    read_schema,
+    row_count,
+    row_groups,
+    write_json,
+)
 from lurm.tables import BOI, check_columns, user_vectors_schema
 
 log = logging.getLogger("encode_users")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Users next to each other: their rows in the states of the month before, and in the month's bags."""
+
+    number: int
+    states: slice
+    bags: slice
+
+
+def encode_shard(args: argparse.Namespace, scratch: Path, shard: Shard) -> None:
+    """Write the shard's states where they belong, and its rows of the published table to ``scratch``."""
+    torch.set_num_threads(1)  # the last digits depend on the number of threads
+    smen, version = load_smen(args.smen)
+    smen.to(args.device)
+    known = Confidence.from_json(read_json(args.confidence))
+    boi = read_rows(args.boi, shard.bags)
+    ids = boi["user_id"].combine_chunks()
+    before = load_users(args.previous, shard.states)
+    schema = user_vectors_schema(smen.settings.n_published, ids.type)
+    month, first = month_number(args.month), shard.states.start
+    with (
+        growing_states(
+            shard_folder(args.state, shard.number), smen.settings.scales, version.model
+        ) as append_states,
+        growing_parquet(vectors_of(scratch, shard), schema) as append_vectors,
+    ):
+        for rows, bags in parts(before, ids):
+            states = load_states(
+                args.previous, version.model, slice(first + rows.start, first + rows.stop)
+            )
+            after, vectors = encode_month(smen, states, boi[bags], month)
+            append_states(after)
+            append_vectors(user_vectors(after, vectors, known.of(after.n_behaviors), version))
+
+
+def vectors_of(scratch: Path, shard: Shard) -> Path:
+    """Where a shard's rows of the published table wait for the others."""
+    return scratch / f"{shard.number:05}.parquet"
+
+
+def encode(shards: Sequence[Shard], work: Callable[[Shard], None], settings: EncodeUsers) -> None:
+    """Every shard, on the engine of the settings.
+
+    Raises:
+        ValueError: what the first refused shard says.
+    """
+    if settings.engine == "process":
+        for shard in progress(shards, "shards"):
+            work(shard)
+        return
+    with spark("encode_users", settings.spark_master) as session:
+        told = session.sparkContext.parallelize(shards, len(shards)).map(partial(refusal, work))
+        for reason in filter(None, told.collect()):
+            raise ValueError(reason)
+
+
+def refusal(work: Callable[[Shard], None], shard: Shard) -> str | None:
+    """Why the shard is refused, if it is: an error of Spark would not say so in one line."""
+    try:
+        work(shard)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def whole_or_not_at_all(folder: Path) -> Iterator[None]:
+    """The block fills the folder anew; after an error it is gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("boi", "previous", "smen", "confidence", "state", "vectors", "encoded"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
+        # Absolute, since Spark's workers start elsewhere.
+        parser.add_argument(f"--{name}", type=lambda text: Path(text).absolute(), required=True)
     parser.add_argument("--month", required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args(argv)
+    settings = load_params("params.yaml").encode_users
 
-    torch.set_num_threads(1)  # the last digits depend on the number of threads
     smen, version = load_smen(args.smen)
     measured = read_json(args.confidence)
     if measured["model_version"] != version.model:
@@ -42,26 +146,28 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.confidence}: expected the confidence in model {version.model}, found that in "
             f"{measured['model_version']}; run measure_confidence"
         )
-    before = read_parquet(args.previous / "users.parquet", ["user_id"])["user_id"].combine_chunks()
-    boi = read_parquet(args.boi)
-    check_columns(boi.schema, BOI, str(args.boi))
-    known = Confidence.from_json(measured)
-    schema = user_vectors_schema(smen.settings.n_published, boi["user_id"].type)
-    month, n_users = month_number(args.month), 0
+    month_number(args.month)
+    check_columns(read_schema(args.boi), BOI, str(args.boi))
+    before, (ids, first_rows) = load_users(args.previous), read_runs(args.boi, "user_id")
+    shards = [
+        Shard(number, states, slice(int(first_rows[runs.start]), int(first_rows[runs.stop])))
+        for number, (states, runs) in enumerate(parts(before, ids, SHARD))
+    ]
+    args.vectors.parent.mkdir(parents=True, exist_ok=True)
+    schema = user_vectors_schema(smen.settings.n_published, ids.type)
     with (
-        growing_states(args.state, smen.settings.scales, version.model) as append_states,
-        growing_parquet(args.vectors, schema) as append_vectors,
+        whole_or_not_at_all(args.state),
+        tempfile.TemporaryDirectory(dir=args.vectors.parent, prefix=".shards-") as folder,
     ):
-        for rows, bags in parts(before, boi):
-            states = load_states(args.previous, version.model, rows)
-            after, vectors = encode_month(smen, states, bags, month)
-            append_states(after)
-            append_vectors(user_vectors(after, vectors, known.of(after.n_behaviors), version))
-            n_users += len(after.users)
+        encode(shards, partial(encode_shard, args, Path(folder)), settings)
+        with growing_parquet(args.vectors, schema) as append:
+            for shard in shards:
+                for rows in row_groups(vectors_of(Path(folder), shard)):
+                    append(rows)
     write_json({"month": args.month, "model_version": version.model}, args.encoded)
     log.info(
         "%s: %d users before, %d rows of bags in, %d users out, model %s, space %s",
-        *(args.vectors, len(before), len(boi), n_users, *version),
+        *(args.vectors, len(before), first_rows[-1], row_count(args.vectors), *version),
     )
 
 

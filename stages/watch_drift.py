@@ -24,10 +24,11 @@ import torch
 from lurm import drift
 from lurm.console import run_stage
 from lurm.database import database
+from lurm.encoding import load_users, load_vectors
 from lurm.months import month_name, month_number
 from lurm.params import Params, load_params
 from lurm.smen import load_smen
-from lurm.storage import month_files, read_array, read_json, read_parquet, write_json, write_parquet
+from lurm.storage import month_files, read_json, read_parquet, write_json, write_parquet
 from lurm.tasks import collect_labels
 from lurm.vectors import vector_matrix
 
@@ -92,11 +93,11 @@ def measure(args: argparse.Namespace) -> drift.Measures:
     now["anchor"] = drift.anchor_use(shares, now["interest"])
 
     vectors = read_parquet(args.vectors)
-    earlier = read_parquet(args.states / "users.parquet")["user_id"].combine_chunks()
+    earlier = load_users(args.states)
     ids = vectors["user_id"].combine_chunks()
     rows = pc.index_in(earlier.cast(ids.type), value_set=ids).to_numpy(zero_copy_only=False)
     active = np.asarray(pc.equal(vectors["last_month"], args.month), dtype=bool)
-    before = np.asarray(read_array(args.states / "vectors.npy"))
+    before = load_vectors(args.states)
     rows = rows.astype(np.int64)
     now["figure"] |= drift.vector_figures(vector_matrix(vectors), before, rows, active[rows])
     if len(before):  # in the first month everybody is new

@@ -1,6 +1,8 @@
 """Encoding month by month against the literal loop over the whole life."""
 
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +15,12 @@ from lurm.encoding import (
     encode_month,
     growing_states,
     load_states,
+    load_users,
+    load_vectors,
     no_users,
     parts,
     save_states,
+    shard_folder,
     user_vectors,
 )
 from lurm.months import month_name
@@ -195,7 +200,9 @@ def test_states_come_back_from_disk_and_go_on_as_if_they_had_stayed(users, tmp_p
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
 @pytest.mark.parametrize("users", [range(20), [f"u{n}" for n in range(20)]])
-def test_encoded_in_parts_of_any_size_users_have_the_same_states_and_vectors(users, size, tmp_path):
+def test_encoded_in_parts_and_shards_of_any_size_users_have_the_same_states_and_vectors(
+    users, size, tmp_path
+):
     smen = make(empty_periods="zeros")
     lives = reference.random_lives(20, np.random.default_rng(3), D, FIRST, n_months=6)
     lives = dict(zip(users, lives.values(), strict=True))
@@ -203,21 +210,48 @@ def test_encoded_in_parts_of_any_size_users_have_the_same_states_and_vectors(use
     save_states(before, tmp_path / str(FIRST - 1), "v1")
     for month, whole, expected in encode_months(smen, lives, range(FIRST, FIRST + 6)):
         boi, previous = reference.boi_table(lives, month), tmp_path / str(month - 1)
-        found = []
-        with growing_states(tmp_path / str(month), before.scales, "v1") as append:
-            for rows, bags in parts(before.users, boi, size):
-                states = load_states(previous, "v1", rows)
-                states, vectors = encode_month(smen, states, bags, month)
-                assert len(states.users) <= size
+        ids = boi["user_id"].combine_chunks()
+        for number, (rows, bags) in enumerate(parts(load_users(previous), ids, size)):
+            states = load_states(previous, "v1", rows)
+            states, _ = encode_month(smen, states, boi[bags], month)
+            assert len(states.users) <= size
+            shard = shard_folder(tmp_path / str(month), number)
+            with growing_states(shard, before.scales, "v1") as append:
                 append(states)
-                found.append(vectors)
-        np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-6)
-        before = load_states(tmp_path / str(month), "v1")
-        assert before.users.equals(whole.users)
+        found = load_states(tmp_path / str(month), "v1")
+        assert found.users.equals(whole.users)
+        assert load_users(tmp_path / str(month)).equals(whole.users)
+        np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
+        np.testing.assert_array_equal(load_vectors(tmp_path / str(month)), found.vectors)
         for name, scale in whole.scales.items():
-            there = before.scales[name]
-            np.testing.assert_allclose(there.hidden, scale.hidden, atol=1e-6)
-            assert (there.open_counts != scale.open_counts).nnz == 0
+            np.testing.assert_allclose(found.scales[name].hidden, scale.hidden, atol=1e-6)
+            assert (found.scales[name].open_counts != scale.open_counts).nnz == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 20), st.integers(0, 20))
+def test_any_rows_of_states_in_shards_are_those_of_the_whole(sizes, first, last):
+    first, last = sorted((first, last))
+    smen = make()
+    lives = reference.random_lives(20, np.random.default_rng(3), D, FIRST, n_months=2)
+    *_, (_, whole, _) = encode_months(smen, lives, [FIRST, FIRST + 1])
+    with tempfile.TemporaryDirectory() as name:
+        save_states(whole, Path(name, "whole"), "v1")
+        start = 0
+        for number, size in enumerate([*sizes, 20]):
+            shard = shard_folder(Path(name, "shards"), number)
+            with growing_states(shard, whole.scales, "v1") as append:
+                append(load_states(Path(name, "whole"), "v1", slice(start, start + size)))
+            start += size
+        found = load_states(Path(name, "shards"), "v1", slice(first, last))
+        assert found.users.equals(whole.users[first:last])
+        np.testing.assert_array_equal(found.vectors, whole.vectors[first:last])
+        for scale, there in whole.scales.items():
+            here = found.scales[scale]
+            np.testing.assert_array_equal(here.period, there.period[first:last])
+            np.testing.assert_array_equal(
+                here.open_counts.toarray(), there.open_counts.toarray()[first:last]
+            )
 
 
 def test_the_same_states_give_the_same_bytes(tmp_path):
@@ -225,10 +259,11 @@ def test_the_same_states_give_the_same_bytes(tmp_path):
     for folder in ("one", "other"):
         *_, (_, states, _) = encode_months(smen, lives, range(FIRST, FIRST + 4))
         save_states(states, tmp_path / folder, "v1")
-    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    one, other = (shard_folder(tmp_path / name, 0) for name in ("one", "other"))
+    names = sorted(path.name for path in one.iterdir())
     assert {"about.json", "users.parquet", "vectors.npy", "month_hidden.npy"} < set(names)
     for name in names:
-        assert file_hash(tmp_path / "one" / name) == file_hash(tmp_path / "other" / name)
+        assert file_hash(one / name) == file_hash(other / name)
 
 
 def test_states_of_another_model_are_refused(tmp_path):

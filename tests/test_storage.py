@@ -6,12 +6,16 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lurm.storage import (
     file_hash,
@@ -19,9 +23,12 @@ from lurm.storage import (
     read_array,
     read_json,
     read_parquet,
+    read_rows,
+    read_runs,
     read_schema,
     read_tensors,
     replacing,
+    row_groups,
     write_array,
     write_csv,
     write_json,
@@ -183,3 +190,30 @@ def test_all_missing_months_are_named_at_once(tmp_path):
         match=r"each of 2017-01\.\.2017-03, missing 2017-01\.parquet, 2017-03\.parquet;",
     ):
         month_files(Path(tmp_path), ["2017-01", "2017-02", "2017-03"])
+
+
+# ---- parquet piece by piece --------------------------------------------------------------------
+
+VALUES = st.lists(st.sampled_from(["", "a", "b", "Ä"]), max_size=20).map(sorted)
+
+
+@settings(max_examples=50, deadline=None)
+@given(VALUES, st.integers(1, 7), st.integers(0, 20), st.integers(0, 20))
+def test_rows_runs_and_groups_are_those_of_the_whole_table(values, size, first, last):
+    first, last = sorted((first, last))
+    table = pa.table({"a": pa.array(values, pa.string()), "b": range(len(values))})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.parquet")
+        pq.write_table(table, path, row_group_size=size)
+        assert read_rows(path, slice(first, last)).equals(table[first:last])
+        groups = list(row_groups(path))
+        assert [len(group) for group in groups[:-1]] == [size] * (len(groups) - 1)
+        assert not values or pa.concat_tables(groups).equals(table)
+        runs, edges = read_runs(path, "a")
+    assert edges[0] == 0
+    assert edges[-1] == len(values)
+    again = [
+        value for value, n in zip(runs.to_pylist(), np.diff(edges), strict=True) for _ in range(n)
+    ]
+    assert again == values
+    assert runs.type == pa.string()

@@ -102,12 +102,20 @@ def page(source: Path, target: Path, freeing: Freeing) -> Found:
 
 def states(source: Path, target: Path, freeing: Freeing) -> Found:
     """A folder of user states; see :mod:`lurm.encoding`."""
-    from lurm.encoding import load_states, save_states  # torch takes seconds to import
+    from lurm.encoding import (
+        growing_states,
+        load_shard,
+        shard_folders,
+    )  # torch takes seconds to import
 
-    found, kept = _users(source, freeing.tombstones)
-    if found.rows:
-        version = read_json(source / "about.json")["model_version"]
-        before = load_states(source, version)
+    shards = {shard: _users(shard, freeing.tombstones) for shard in shard_folders(source)}
+    found = Found(
+        sum(of_shard.rows for of_shard, _ in shards.values()),
+        frozenset().union(*(of_shard.users for of_shard, _ in shards.values())),
+    )
+    for shard, (_, kept) in shards.items() if found.rows else ():
+        version = read_json(shard / "about.json")["model_version"]
+        before = load_shard(shard, version)
         scales = {
             name: replace(scale, **{f.name: getattr(scale, f.name)[kept] for f in fields(scale)})
             for name, scale in before.scales.items()
@@ -121,7 +129,8 @@ def states(source: Path, target: Path, freeing: Freeing) -> Found:
             vectors=before.vectors[kept],
             scales=scales,
         )
-        save_states(after, target, version)
+        with growing_states(target / shard.name, scales, version) as append:
+            append(after)
     return found
 
 

@@ -10,7 +10,15 @@ import pytest
 import yaml
 
 from lurm.behaviors import REASONS
-from lurm.encoding import encode_month, load_states, no_users, save_states
+from lurm.encoding import (
+    encode_month,
+    growing_states,
+    load_states,
+    no_users,
+    parts,
+    save_states,
+    shard_folder,
+)
 from lurm.erasure.artifacts import (
     Freeing,
     explorer,
@@ -74,12 +82,18 @@ def test_timelines_are_those_of_all_others(lives, some, tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_states_keep_all_others_bit_by_bit(lives, some, tmp_path):
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_states_keep_all_others_bit_by_bit(lives, some, n_shards, tmp_path):
     smen = Smen(SmenSettings(n_interests=6, n_anchors=2, width=3, scales={"month": 1, "year": 12}))
     after = no_users(smen.settings, pa.int64())
     for month in reference.months_of(lives):
         after, _ = encode_month(smen.eval(), after, reference.boi_table(lives, month), month)
-    save_states(after, tmp_path / "all", "v1")
+    save_states(after, tmp_path / "whole", "v1")
+    for number, (rows, _) in enumerate(parts(after.users, after.users, -(-len(lives) // n_shards))):
+        shard = shard_folder(tmp_path / "all", number)
+        with growing_states(shard, after.scales, "v1") as append:
+            append(load_states(tmp_path / "whole", "v1", rows))
+    assert number + 1 == n_shards
     assert states(tmp_path / "all", tmp_path / "freed", freeing(*some)).rows == 3
     freed = load_states(tmp_path / "freed", "v1")
     kept = [row for row, user in enumerate(after.users.to_pylist()) if user not in some]

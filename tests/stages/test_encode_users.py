@@ -101,6 +101,61 @@ def test_the_same_input_gives_the_same_bytes():
     assert small_world.files("states") | small_world.files("vectors") == first
 
 
+def bytes_in_shards(size, monkeypatch, **settings):
+    """Of states and vectors, encoded in shards of that many users."""
+    monkeypatch.setattr("stages.encode_users.SHARD", size)
+    small_world.write_settings(encode_users=settings)
+    encode_all()
+    return {
+        name: content
+        for name, content in small_world.files().items()
+        if name.startswith(("states/2017", "vectors"))
+    }
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_shards_of_any_size_give_the_same_vectors(size, monkeypatch):
+    whole = encode_all()
+    found = bytes_in_shards(size, monkeypatch)
+    n_shards = -(-small_world.N_USERS // size)
+    assert len({Path(name).parent for name in found if "2017-04/" in name}) == n_shards
+    table = read_parquet("vectors/2017-04.parquet")
+    np.testing.assert_allclose(
+        np.stack(table["vector"].to_numpy()), np.stack(whole["vector"].to_numpy()), atol=1e-6
+    )
+    assert table.drop_columns("vector").equals(whole.drop_columns("vector"))
+
+
+def test_a_shard_that_is_refused_leaves_nothing_of_the_others(monkeypatch):
+    monkeypatch.setattr("stages.encode_users.SHARD", 5)
+    bags = read_parquet("boi/2017-01.parquet")
+    interests = bags["interest"].to_numpy().copy()
+    interests[-1] = 99
+    write_parquet(bags.set_column(1, "interest", pa.array(interests)), "boi/2017-01.parquet")
+    refused(r"the model knows interests 0\.\.3, the bags hold 0\.\.99")
+    assert list(Path("vectors").iterdir()) == []
+
+
+@pytest.mark.usefixtures("java")
+def test_spark_encodes_to_the_same_bytes(monkeypatch):
+    here = bytes_in_shards(5, monkeypatch)
+    assert bytes_in_shards(5, monkeypatch, engine="spark", spark_master="local[2]") == here
+
+
+@pytest.mark.usefixtures("java")
+def test_what_is_refused_on_spark_says_why_in_one_line(monkeypatch):
+    small_world.write_settings(encode_users={"engine": "spark"})
+    test_a_shard_that_is_refused_leaves_nothing_of_the_others(monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_two_workers_encodes_to_the_same_bytes(cluster, monkeypatch, tmp_path):
+    here = bytes_in_shards(3, monkeypatch)
+    assert bytes_in_shards(3, monkeypatch, engine="spark", spark_master=cluster) == here
+    executors = (tmp_path / "work").glob("app-*/*/stderr")
+    assert len({path.parent.name for path in executors}) == 2  # both workers took part
+
+
 def test_the_note_depends_on_the_model_and_not_on_what_the_month_holds():
     encode("2017-01", "start")
     note, vectors = Path("encoded/2017-01.json").read_bytes(), small_world.files("vectors")
