@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=logs.whole, nargs="+", default=[10**6, 10**7, 10**8])
     parser.add_argument("--memory-limit", default="1GB")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--spark", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
     parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/bags.json"))

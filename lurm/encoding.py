@@ -46,8 +46,8 @@ from lurm.timelines import Periods
 
 NEVER = -1  # the open period, first or last month of a user before the first behavior
 SHARD = 262_144  # users whose states share a folder
-PART = 32_768  # users whose states are in memory at once
-CHUNK = 8192  # users encoded at once
+PART = 8_192  # users whose states are in memory at once; larger ones are slower, too
+CHUNK = 8_192  # users encoded at once
 # Arrays of a scale on disk and their types; the last three are those of the open counts.
 _ARRAYS: dict[str, type[np.generic]] = {
     "hidden": np.float32,

@@ -3,8 +3,7 @@
 In:  user vectors as of the month.
 Out: the index, which takes vectors as they are; JSON with its kind and its measured recall@10.
 
-How long a query takes is told by the log and by `lurm index`: in the JSON it would make every run's bytes
-its own.
+How long a query takes is told by `lurm index`: in the JSON it would make every run's bytes its own.
 """
 
 import argparse
@@ -17,7 +16,7 @@ import faiss
 from lurm.console import run_stage
 from lurm.params import load_params
 from lurm.storage import read_parquet, write_json
-from lurm.use.index import build_index, measure, write_index
+from lurm.use.index import build_index, write_index
 from lurm.vectors import vector_matrix
 
 log = logging.getLogger("index_users")
@@ -45,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_index(index, args.index)
     write_json({"model_version": version, **found}, args.result)
     log.info("%s: %s", args.index, found)
-    log.info("%s: %s", args.index, measure(index, x, settings.queries, settings.seed))
 
 
 if __name__ == "__main__":
