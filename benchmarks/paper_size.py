@@ -6,6 +6,9 @@
 What another user costs is the difference between the two largest sizes over the users between them, so that
 what every process takes to start is not in it. It is assumed to stay the same beyond, but for the search
 index, whose cells grow with the root of the users. Stages of items and interests do not follow users.
+
+Hours are CPU hours over the cores that a stage can use as it is built (``SPREAD``), as if these were all
+busy to the end. docs/at-the-papers-size.md has the tables, and what else they rest on.
 """
 
 import argparse
@@ -18,15 +21,19 @@ from lurm.console import run_stage
 from lurm.storage import read_json
 
 USERS = 214_317_285  # of the paper's industrial data
-CORES = 64  # of one machine
-MONTHLY = (
-    *("update_catalog", "validate_logs", "assign_items", "build_boi", "encode_users"),
-    *("index_users", "apply_heads", "watch_drift"),
-)
-TRAINING = ("pin_training", "build_timelines", "pretrain_smen", "train_heads")
-MONTHLY_DATA = ("behaviors", "boi", "states", "user_vectors", "index", "predictions")
+MACHINES, CORES = 10, 64  # and cores of one machine
+# Over what a stage spreads its work; all others take one thread.
+SPREAD = {
+    "validate_logs": "cores",  # DuckDB
+    "build_timelines": "cores",
+    "build_boi": "machines",  # Spark
+    "encode_users": "machines",
+    "pretrain_smen": "machines",  # torchrun
+}
+DATA = ("behaviors", "boi", "states", "user_vectors", "index", "predictions", "timelines")
 # How costs grow with users, where not in proportion: an index has as many cells as the root of its users.
 POWER = {"index_users": 1.5}
+NEGLIGIBLE = 1.0  # CPU seconds for a million users
 
 
 def per_user(small: Mapping[str, float], large: Mapping[str, float], what: str) -> float:
@@ -35,30 +42,42 @@ def per_user(small: Mapping[str, float], large: Mapping[str, float], what: str) 
 
 
 def cost(found: Mapping[str, Any], stage: str, users: int) -> dict[str, Any]:
-    """The row of one stage: CPU seconds of a million users, and CPU hours of ``users``.
+    """The row of one stage: CPU seconds of a million users; CPU hours, hours and memory of ``users``.
 
     A monthly stage's are those of one month, the mean over the months.
     """
     small, large = sorted(
         (row for row in found["rows"] if row["stage"] == stage), key=lambda row: row["users"]
     )[-2:]
-    runs = large["runs"] if stage in MONTHLY else 1
-    seconds = per_user(small, large, "cpu_seconds") / runs
+    seconds = per_user(small, large, "cpu_seconds") / large["runs"]
     growth = (users / large["users"]) ** (POWER.get(stage, 1) - 1)
+    cpu_hours = seconds * users * growth / 3600
+    spread = SPREAD.get(stage, "one thread")
+    cores = {"one thread": 1, "cores": CORES, "machines": MACHINES * CORES}[spread]
+    more = users - large["users"]
     return {
         "stage": stage,
-        "once": "a month" if stage in MONTHLY else "a training",
+        "once": "a month" if large["runs"] > 1 else "a training",
         "cpu_s_per_1e6_users": seconds * 1e6,
-        "cpu_hours": seconds * users * growth / 3600,
-        f"hours_on_{CORES}_cores": seconds * users * growth / 3600 / CORES,
+        "cpu_hours": cpu_hours,
+        "spreads_over": spread,
+        "hours": cpu_hours / cores,
+        "memory_gb": (large["peak_mb"] + per_user(small, large, "peak_mb") * more) / 1000,
     }
 
 
+def costs(found: Mapping[str, Any], users: int) -> list[dict[str, Any]]:
+    """The rows of all stages that follow users, in the pipeline's order."""
+    stages = dict.fromkeys(row["stage"] for row in found["rows"])
+    rows = [cost(found, stage, users) for stage in stages]
+    return [row for row in rows if row["cpu_s_per_1e6_users"] >= NEGLIGIBLE]
+
+
 def storage(found: Mapping[str, Any], kind: str, users: int) -> dict[str, Any]:
-    """The row of one kind of data: bytes per user in a month, and terabytes of ``users``."""
+    """The row of one kind of data, of a month if it has any: bytes per user, terabytes of ``users``."""
     small, large = sorted(found["bytes"], key=lambda row: row["users"])[-2:]
     each = per_user(small, large, kind)
-    return {"a month of": kind, "bytes_per_user": each, "terabytes": each * users / 1e12}
+    return {"data": kind, "bytes_per_user": each, "terabytes": each * users / 1e12}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"{args.measured}: expected two sizes or more, found one; run benchmarks.whole with --grow 2"
         )
-    print(table([cost(found, stage, args.users) for stage in (*TRAINING, *MONTHLY)]))
+    print(table(costs(found, args.users)))
     print()
-    print(table([storage(found, kind, args.users) for kind in MONTHLY_DATA]))
+    print(table([storage(found, kind, args.users) for kind in DATA]))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +24,8 @@ from torch.nn import functional
 
 from lurm.console import progress
 from lurm.contrastive import nt_xent
+from lurm.database import literal
+from lurm.storage import read_parquet, read_schema, row_count
 
 PAD, UNKNOWN = 0, 1  # word ids before the first word of the vocabulary
 DAY = 86_400_000_000  # microseconds
@@ -248,6 +252,26 @@ class PairSampler:
         y = rng.integers(low, high)
         differ = self.item[x] != self.item[y]
         return self.item[x[differ]], self.item[y[differ]]
+
+
+def lives_of_some(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[Path], most: int
+) -> pa.Table:
+    """The behaviors in the ``files``, or if they are more than ``most``, about so many, in whole lives.
+
+    Users are then drawn by a hash of their ids, so that memory follows ``most`` and not the users. A
+    training step takes one pair of each user in its batch, far fewer than there are.
+
+    Departure: the paper does not say that it leaves users out here, as it does with items for clusters.
+    """
+    n = sum(map(row_count, files))
+    if n <= most:
+        return pa.concat_tables(read_parquet(path) for path in files)
+    drawn = f"""
+    SELECT * FROM read_parquet([{", ".join(map(literal, files))}])
+    WHERE md5_number_lower(CAST(user_id AS VARCHAR)) < CAST({int(most / n * 2**64)} AS UBIGINT)
+    """
+    return connection.sql(drawn).to_arrow_table().cast(read_schema(files[0]))
 
 
 def pairs_of(behaviors: pa.Table, catalog: pa.Table, beta_days: float) -> PairSampler:

@@ -98,6 +98,7 @@ class EmbedItems(Section):
     width: Count
     text_width: Annotated[int, Field(ge=0)]
     beta_days: Positive
+    most_behaviors: Count
     temperature: Positive
     batch_size: Annotated[int, Field(ge=2)]
     steps: Count

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from lurm.console import run_stage
+from lurm.database import database
 from lurm.item_embedding import (
     UNKNOWN,
     build_vocabulary,
     embed_catalog,
+    lives_of_some,
     pairs_of,
     train_item_encoder,
     word_ids,
@@ -35,6 +36,7 @@ from lurm.storage import (
 )
 
 log = logging.getLogger("embed_items")
+MEMORY = "1GB"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     catalog = read_parquet(args.training / "catalog.parquet")
     months = month_files(args.training / "behaviors", list(params.training.months))
-    behaviors = pa.concat_tables(read_parquet(path) for path in months)
+    with database(MEMORY, months[0]) as connection:
+        behaviors = lives_of_some(connection, months, settings.most_behaviors)
     vocabulary = build_vocabulary(
         catalog, settings.text_columns, settings.min_word_count, settings.covered_items
     )

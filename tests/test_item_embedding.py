@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lurm.database import database
 from lurm.item_embedding import (
     DAY,
     PAD,
@@ -18,11 +20,13 @@ from lurm.item_embedding import (
     Vocabulary,
     build_vocabulary,
     embed_catalog,
+    lives_of_some,
     random_words,
     split_words,
     train_item_encoder,
     word_ids,
 )
+from lurm.storage import write_parquet
 from tests import reference
 
 
@@ -321,3 +325,30 @@ def test_behaviors_that_never_pair_two_items_are_refused():
     }
     with pytest.raises(ValueError, match="no batch held two pairs"):
         train_item_encoder(np.array([[2]]), pairs, **options, learning_rate=0.01, seed=0)
+
+
+# ---- whose lives -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_of_too_many_behaviors_some_users_stay_with_their_whole_lives(kind, tmp_path):
+    user = np.random.default_rng(0).integers(0, 1000, 6000)
+    behaviors = pa.table(
+        {
+            "user_id": pa.array(user).cast(kind),
+            "item_id": pa.array(range(6000)),
+            "timestamp": pa.array(range(6000), pa.timestamp("us")),
+        }
+    )
+    files = [tmp_path / f"{month}.parquet" for month in range(3)]
+    for month, path in enumerate(files):
+        write_parquet(behaviors[month * 2000 : (month + 1) * 2000], path)
+    with database("100MB", files[0]) as connection:
+        assert lives_of_some(connection, files, 6000).equals(behaviors)
+        some = lives_of_some(connection, files, 1500)
+        fewer = lives_of_some(connection, files, 500)
+    assert some.schema == behaviors.schema
+    assert 1300 < len(some) < 1700
+    whole = behaviors.filter(pc.is_in(behaviors["user_id"], some["user_id"].combine_chunks()))
+    assert some.equals(whole)
+    assert set(fewer["user_id"].to_pylist()) < set(some["user_id"].to_pylist())

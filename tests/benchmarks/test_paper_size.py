@@ -5,14 +5,22 @@ import pytest
 from benchmarks import paper_size
 from lurm.storage import write_json
 
+STAGES = {"pretrain_smen": 1, "train_heads": 1, "encode_users": 24, "index_users": 24}
+
 
 def measured(users, seconds):
-    stages = [(name, 1) for name in paper_size.TRAINING] + [(n, 24) for n in paper_size.MONTHLY]
     rows = [
-        {"stage": name, "users": users, "runs": runs, "cpu_seconds": seconds}
-        for name, runs in stages
+        {
+            "stage": name,
+            "users": users,
+            "runs": runs,
+            "cpu_seconds": seconds,
+            "peak_mb": 500 + users / 1000,
+        }
+        for name, runs in STAGES.items()
     ]
-    kinds = dict.fromkeys(paper_size.MONTHLY_DATA, 5 * users)
+    rows.append(rows[0] | {"stage": "report", "cpu_seconds": 1})
+    kinds = dict.fromkeys(paper_size.DATA, 5 * users)
     return {"rows": rows, "bytes": [{"users": users, **kinds}]}
 
 
@@ -24,15 +32,31 @@ def found():
 
 def test_what_every_process_takes_to_start_is_not_in_it(found):
     row = paper_size.cost(found, "pretrain_smen", 10**6)  # 24 ms a user
+    assert row["once"] == "a training"
     assert row["cpu_s_per_1e6_users"] == pytest.approx(24_000)
     assert row["cpu_hours"] == pytest.approx(24_000 / 3600)
-    assert row["hours_on_64_cores"] == pytest.approx(24_000 / 3600 / 64)
 
 
 def test_a_monthly_stage_costs_a_month_and_an_index_more_than_in_proportion(found):
-    assert paper_size.cost(found, "encode_users", 10**6)["cpu_hours"] == pytest.approx(1000 / 3600)
+    row = paper_size.cost(found, "encode_users", 10**6)
+    assert row["once"] == "a month"
+    assert row["cpu_hours"] == pytest.approx(1000 / 3600)
     index = paper_size.cost(found, "index_users", 10**6)
     assert index["cpu_hours"] == pytest.approx(10 * 1000 / 3600)  # a hundred times the users
+
+
+def test_hours_are_those_on_the_cores_that_a_stage_can_use(found):
+    spread = {name: paper_size.cost(found, name, 10**6) for name in ("encode_users", "train_heads")}
+    assert spread["encode_users"]["hours"] == pytest.approx(1000 / 3600 / 640)
+    assert spread["train_heads"]["hours"] == spread["train_heads"]["cpu_hours"]
+
+
+def test_memory_grows_as_it_did_between_the_sizes(found):
+    assert paper_size.cost(found, "encode_users", 10**6)["memory_gb"] == pytest.approx(1.5)
+
+
+def test_stages_that_do_not_follow_users_are_left_out(found):
+    assert [row["stage"] for row in paper_size.costs(found, 10**6)] == list(STAGES)
 
 
 def test_both_tables_are_printed_and_one_size_is_not_enough(found, tmp_path, capsys):
@@ -40,7 +64,7 @@ def test_both_tables_are_printed_and_one_size_is_not_enough(found, tmp_path, cap
     write_json(found, tmp_path / "whole.json")
     paper_size.main([f"--measured={tmp_path / 'whole.json'}"])
     told = capsys.readouterr().out
-    assert all(name in told for name in (*paper_size.MONTHLY, *paper_size.MONTHLY_DATA))
+    assert all(name in told for name in (*STAGES, *paper_size.DATA))
     write_json(measured(1000, 1.0), tmp_path / "one.json")
     with pytest.raises(ValueError, match="expected two sizes or more, found one"):
         paper_size.main([f"--measured={tmp_path / 'one.json'}"])
