@@ -5,12 +5,15 @@ and write them.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -46,3 +49,22 @@ def spark(stage: str, master: str, memory_limit: str = "1GB") -> "Iterator[Spark
         yield session
     finally:
         session.stop()
+
+
+def on_workers(session: "SparkSession", work: Callable[[T], None], items: Sequence[T]) -> None:
+    """Do the work for every item, side by side on the session's workers.
+
+    Raises:
+        ValueError: what the first item that was refused so says; an error of Spark would bury it.
+    """
+    tasks = session.sparkContext.parallelize(items, len(items))
+    for reason in filter(None, tasks.map(partial(_refusal, work)).collect()):
+        raise ValueError(reason)
+
+
+def _refusal(work: Callable[[T], None], item: T) -> str | None:
+    try:
+        work(item)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -11,10 +11,8 @@ train again when a month is corrected. Shards of users are encoded here, or on S
 
 import argparse
 import logging
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,10 +32,11 @@ from lurm.encoding import (
     user_vectors,
 )
 from lurm.months import month_number
-from lurm.params import EncodeUsers, load_params
+from lurm.params import load_params
 from lurm.smen import load_smen
-from lurm.spark import spark
+from lurm.spark import on_workers, spark
 from lurm.storage import (
+    filling,
     growing_parquet,
     read_json,
     read_rows,
@@ -92,42 +91,6 @@ def vectors_of(scratch: Path, shard: Shard) -> Path:
     return scratch / f"{shard.number:05}.parquet"
 
 
-def encode(shards: Sequence[Shard], work: Callable[[Shard], None], settings: EncodeUsers) -> None:
-    """Every shard, on the engine of the settings.
-
-    Raises:
-        ValueError: what the first refused shard says.
-    """
-    if settings.engine == "process":
-        for shard in progress(shards, "shards"):
-            work(shard)
-        return
-    with spark("encode_users", settings.spark_master) as session:
-        told = session.sparkContext.parallelize(shards, len(shards)).map(partial(refusal, work))
-        for reason in filter(None, told.collect()):
-            raise ValueError(reason)
-
-
-def refusal(work: Callable[[Shard], None], shard: Shard) -> str | None:
-    """Why the shard is refused, if it is: an error of Spark would not say so in one line."""
-    try:
-        work(shard)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-@contextmanager
-def whole_or_not_at_all(folder: Path) -> Iterator[None]:
-    """The block fills the folder anew; after an error it is gone."""
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -156,10 +119,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.vectors.parent.mkdir(parents=True, exist_ok=True)
     schema = user_vectors_schema(smen.settings.n_published, ids.type)
     with (
-        whole_or_not_at_all(args.state),
+        filling(args.state),
         tempfile.TemporaryDirectory(dir=args.vectors.parent, prefix=".shards-") as folder,
     ):
-        encode(shards, partial(encode_shard, args, Path(folder)), settings)
+        work = partial(encode_shard, args, Path(folder))
+        if settings.engine == "spark":
+            with spark("encode_users", settings.spark_master) as session:
+                on_workers(session, work, shards)
+        else:
+            for shard in progress(shards, "encode_users: shards"):
+                work(shard)
         with growing_parquet(args.vectors, schema) as append:
             for shard in shards:
                 for rows in row_groups(vectors_of(Path(folder), shard)):
