@@ -20,6 +20,18 @@ from torch import Tensor
 from torch import distributed as dist
 
 
+def check_device(device: str) -> None:
+    """Return if there is what ``--device`` asks for.
+
+    Raises:
+        ValueError: it is "cuda", and there is no GPU.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "--device cuda: torch finds no GPU here; use cpu, or torch's build for CUDA"
+        )
+
+
 @contextmanager
 def processes(device: str = "cpu") -> Iterator[bool]:
     """Joins the processes that torchrun started, if it did; gives whether this one is to write results.
@@ -29,10 +41,7 @@ def processes(device: str = "cpu") -> Iterator[bool]:
     Raises:
         ValueError: there is no GPU.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "--device cuda: torch finds no GPU here; use cpu, or torch's build for CUDA"
-        )
+    check_device(device)
     if "LOCAL_RANK" not in os.environ:
         yield True
         return

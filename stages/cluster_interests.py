@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from lurm.catalog import item_texts
 from lurm.console import run_stage
+from lurm.distributed import check_device
 from lurm.interests.assignment import assign, nearest_of
 from lurm.interests.assignment import nearest as nearest_centres
 from lurm.interests.clustering import Clustering, cluster, cluster_onward, sample_items
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args(argv)
+    check_device(args.device)
     params = load_params("params.yaml")
     settings = params.cluster_interests
     months = month_files(args.training / "behaviors", list(params.training.months))

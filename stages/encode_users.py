@@ -21,6 +21,7 @@ import torch
 
 from lurm.confidence import Confidence
 from lurm.console import progress, run_stage
+from lurm.distributed import check_device
 from lurm.encoding import (
     SHARD,
     encode_month,
@@ -63,6 +64,7 @@ class Shard:
 def encode_shard(args: argparse.Namespace, scratch: Path, shard: Shard) -> None:
     """Write the shard's states where they belong, and its rows of the published table to ``scratch``."""
     torch.set_num_threads(1)  # the last digits depend on the number of threads
+    torch.backends.cudnn.allow_tf32 = False  # a GRU's default on a GPU, 1e-5 away
     smen, version = load_smen(args.smen)
     smen.to(args.device)
     known = Confidence.from_json(read_json(args.confidence))
@@ -100,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--month", required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args(argv)
+    check_device(args.device)
     settings = load_params("params.yaml").encode_users
 
     smen, version = load_smen(args.smen)

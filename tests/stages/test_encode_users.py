@@ -52,12 +52,13 @@ def workspace(trained, tmp_path, monkeypatch):
         path.write_bytes(content)
 
 
-def encode(month, previous):
+def encode(month, previous, more=()):
     main(
         f"--month={month} --boi=boi/{month}.parquet --previous=states/{previous} "
         f"--smen=smen.safetensors --confidence=confidence.json --state=states/{month} "
         f"--vectors=vectors/{month}.parquet "
         f"--encoded=encoded/{month}.json".split()
+        + list(more)
     )
     return read_parquet(f"vectors/{month}.parquet")
 
@@ -68,9 +69,9 @@ def encode_all(months=small_world.MONTHS):
     return table
 
 
-def refused(told, month="2017-01", previous="start", error=ValueError):
+def refused(told, month="2017-01", previous="start", error=ValueError, more=()):
     with pytest.raises(error, match=told):
-        encode(month, previous)
+        encode(month, previous, more)
     assert not Path(f"states/{month}").exists()
     assert not Path(f"vectors/{month}.parquet").exists()
     assert not Path(f"encoded/{month}.json").exists()
@@ -124,6 +125,11 @@ def test_shards_of_any_size_give_the_same_vectors(size, monkeypatch):
         np.stack(table["vector"].to_numpy()), np.stack(whole["vector"].to_numpy()), atol=1e-6
     )
     assert table.drop_columns("vector").equals(whole.drop_columns("vector"))
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused("torch finds no GPU here", more=["--device=cuda"])
 
 
 def test_a_shard_that_is_refused_leaves_nothing_of_the_others(monkeypatch):
