@@ -37,7 +37,11 @@ def bags(
         yield boi_query(connection, args.behaviors, args.item_interests)
         return
     args.boi.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=args.boi.parent, prefix=".spark-") as folder:
+    with tempfile.TemporaryDirectory(
+        dir=args.boi.parent,
+        prefix=".spark-",
+        suffix=".tmp",  # which DVC ignores, if it stays
+    ) as folder:
         with spark("build_boi", settings.spark_master, settings.memory_limit) as session:
             parts, n_behaviors = write_boi_parts(
                 session, args.behaviors, args.item_interests, Path(folder, "parts")

@@ -123,7 +123,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     schema = user_vectors_schema(smen.settings.n_published, ids.type)
     with (
         filling(args.state),
-        tempfile.TemporaryDirectory(dir=args.vectors.parent, prefix=".shards-") as folder,
+        tempfile.TemporaryDirectory(
+            dir=args.vectors.parent,
+            prefix=".shards-",
+            suffix=".tmp",  # which DVC ignores, if it stays
+        ) as folder,
     ):
         work = partial(encode_shard, args, Path(folder))
         if settings.engine == "spark":
