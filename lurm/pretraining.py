@@ -147,8 +147,9 @@ def pretrain(
 
     losses = []
     for _ in progress(range(epochs), "pretrain_smen: epoch"):
-        in_epoch = []
-        for views, met in _ahead(drawn()):
+        # Not a list: each step's little tensor would stay between large ones, and memory grow with the steps.
+        in_epoch = torch.zeros(-(-n_users // batch_size), device=device)
+        for step, (views, met) in enumerate(_ahead(drawn())):
             table.catch_up(met)  # those of other processes too, so that tables stay equal
             with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
                 x, y = (gathered(smen.project(smen(view))) for view in views)
@@ -158,8 +159,8 @@ def pretrain(
             add_up_gradients(others, table.table)
             optimizer.step()
             table.step()
-            in_epoch.append(loss.detach())
-        losses.append(float(np.mean(torch.stack(in_epoch).tolist())))
+            in_epoch[step] = loss.detach()
+        losses.append(float(np.mean(in_epoch[: step + 1].tolist())))
     table.finish()
     smen.multi_anchor.sparse_gradient = False
     if settings.published_width:

@@ -23,7 +23,8 @@ from lurm.use.lookalike import from_the_mean
 
 NEIGHBORS = 10
 TIE = 1e-6  # cosines closer than this are of equally near neighbors
-CHUNK = 256  # queries compared with everybody at once
+CHUNK = 256  # queries compared with everybody at once, fewer where there are very many users
+COSINES = 1 << 26  # of queries with everybody that are in memory at once
 
 
 def build_index(
@@ -80,12 +81,13 @@ def build_index(
 def true_neighbors(x: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Cosine of the k-th nearest neighbor of each of the ``rows`` (n,) among all, itself included, (n,)."""
     unit = from_the_mean(x)
-    k = min(NEIGHBORS, len(x))
-    parts = [
-        np.partition(unit[rows[start : start + CHUNK]] @ unit.T, -k, axis=1)[:, -k]
-        for start in range(0, len(rows), CHUNK)
-    ]
-    return np.concatenate(parts)
+    k, step = min(NEIGHBORS, len(x)), min(CHUNK, max(1, COSINES // len(x)))
+    kth = []
+    for start in range(0, len(rows), step):
+        cosines = unit[rows[start : start + step]] @ unit.T
+        cosines.partition(len(x) - k, axis=1)
+        kth.append(cosines[:, -k].copy())
+    return np.concatenate(kth)
 
 
 def recall(
