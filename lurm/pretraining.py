@@ -147,7 +147,7 @@ def pretrain(
 
     losses = []
     for _ in progress(range(epochs), "pretrain_smen: epoch"):
-        # Not a list: each step's little tensor would stay between large ones, and memory grow with the steps.
+        # Not a list: little tensors would stay between large ones, and memory grow with the steps.
         in_epoch = torch.zeros(-(-n_users // batch_size), device=device)
         for step, (views, met) in enumerate(_ahead(drawn())):
             table.catch_up(met)  # those of other processes too, so that tables stay equal
