@@ -56,6 +56,15 @@ def test_equally_near_neighbors_count_as_found():
     assert recall(index, x, rows, true_neighbors(x, rows)) == 1.0
 
 
+@pytest.mark.parametrize("n_cosines", [1, 3000, 10**6])
+def test_few_cosines_in_memory_at_once_find_the_same_neighbors(n_cosines, monkeypatch):
+    x, _ = grouped(1000, 9)
+    rows = np.arange(0, 1000, 7)
+    expected = np.sort(from_the_mean(x)[rows] @ from_the_mean(x).T, axis=1)[:, -10]
+    monkeypatch.setattr("lurm.use.index.COSINES", n_cosines)
+    np.testing.assert_allclose(true_neighbors(x, rows), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("how", [EXACT, CELLS])
 def test_the_same_vectors_give_the_same_bytes(how, tmp_path):
     x, _ = grouped(1500, 9)
