@@ -117,12 +117,19 @@ def read_rows(path: Path | str, rows: slice) -> pa.Table:
         return file.read_row_groups(read).slice(first - before, last - first)
 
 
-def row_groups(path: Path | str) -> Iterator[pa.Table]:
-    """The parquet file group by group, as it was written; raises as :func:`read_parquet` does."""
+def row_groups(path: Path | str, at_least: int = 1) -> Iterator[pa.Table]:
+    """The parquet file by its groups of rows, so many together that they have ``at_least`` rows.
+
+    Raises as :func:`read_parquet` does.
+    """
     with _expecting("parquet", path, pa.ArrowInvalid):
         file = pq.ParquetFile(path)
+        first, n_rows = 0, 0
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group)
+            n_rows += file.metadata.row_group(group).num_rows
+            if n_rows >= at_least or group == file.num_row_groups - 1:
+                yield file.read_row_groups(range(first, group + 1))
+                first, n_rows = group + 1, 0
 
 
 def read_runs(path: Path | str, column: str) -> tuple[pa.Array, np.ndarray]:

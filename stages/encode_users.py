@@ -50,6 +50,7 @@ from lurm.storage import (
 from lurm.tables import BOI, check_columns, user_vectors_schema
 
 log = logging.getLogger("encode_users")
+ROWS = 65_536  # of a group of the published table; in small groups parquet spends more on floats
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 work(shard)
         with growing_parquet(args.vectors, schema) as append:
             for shard in shards:
-                for rows in row_groups(vectors_of(Path(folder), shard)):
+                for rows in row_groups(vectors_of(Path(folder), shard), ROWS):
                     append(rows)
     write_json({"month": args.month, "model_version": version.model}, args.encoded)
     log.info(

@@ -209,6 +209,9 @@ def test_rows_runs_and_groups_are_those_of_the_whole_table(values, size, first, 
         groups = list(row_groups(path))
         assert [len(group) for group in groups[:-1]] == [size] * (len(groups) - 1)
         assert not values or pa.concat_tables(groups).equals(table)
+        larger = list(row_groups(path, 2 * size + 1))
+        assert [len(group) for group in larger[:-1]] == [3 * size] * (len(larger) - 1)
+        assert not values or pa.concat_tables(larger).equals(table)
         runs, edges = read_runs(path, "a")
     assert edges[0] == 0
     assert edges[-1] == len(values)
