@@ -48,6 +48,7 @@ NEVER = -1  # the open period, first or last month of a user before the first be
 SHARD = 262_144  # users whose states share a folder
 PART = 8_192  # users whose states are in memory at once; larger ones are slower, too
 CHUNK = 8_192  # users encoded at once
+Piece = tuple[Path, slice]  # a shard, and some of its rows
 # Arrays of a scale on disk and their types; the last three are those of the open counts.
 _ARRAYS: dict[str, type[np.generic]] = {
     "hidden": np.float32,
@@ -172,11 +173,18 @@ def shard_folders(folder: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there are none.
+        ValueError: one is missing among them, or there is something else.
     """
-    found = sorted(path.parent for path in folder.glob("*/about.json"))
+    found = sorted(folder.glob("*"))
     if not found:
         raise FileNotFoundError(
             f"{folder}: expected the states of users, found none; run encode_users for that month"
+        )
+    if found != [shard_folder(folder, number) for number in range(len(found))]:
+        raise ValueError(
+            f"{folder}: expected shards 00000, 00001, ... and nothing else, found "
+            f"{', '.join(path.name for path in found)}; remove the folder and run `dvc checkout`, or "
+            "encode_users for that month"
         )
     return found
 
@@ -192,39 +200,54 @@ def load_states(folder: Path, model_version: str, rows: slice = slice(None)) -> 
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: another model left them behind.
+        ValueError: another model left them behind, or a shard is missing.
     """
-    return _concatenated([load_shard(s, model_version, part) for s, part in _within(folder, rows)])
+    return load_pieces(cut(all_rows(folder), rows), model_version)
 
 
-def load_users(folder: Path, rows: slice = slice(None)) -> pa.Array:
-    """The ids of the users in those rows, sorted (U,); raises as :func:`load_states` does."""
+def all_rows(folder: Path) -> list[Piece]:
+    """All rows of all shards; raises as :func:`shard_folders` does."""
+    return [
+        (shard, slice(0, row_count(shard / "users.parquet"))) for shard in shard_folders(folder)
+    ]
+
+
+def cut(pieces: Sequence[Piece], rows: slice) -> list[Piece]:
+    """The given rows, counted over the pieces; for none of them a piece without rows."""
+    edges = [0, *accumulate(part.stop - part.start for _, part in pieces)]
+    first, last, _ = rows.indices(edges[-1])
+    return [
+        (shard, slice(part.start + max(first - start, 0), part.start + min(last, stop) - start))
+        for (shard, part), (start, stop) in zip(pieces, pairwise(edges), strict=True)
+        if start < last and first < stop
+    ] or [(pieces[0][0], slice(0, 0))]
+
+
+def load_pieces(pieces: Sequence[Piece], model_version: str) -> UserStates:
+    """The states of the pieces, one after the other; raises as :func:`load_shard` does."""
+    return _concatenated([load_shard(shard, model_version, rows) for shard, rows in pieces])
+
+
+def load_users(pieces: Sequence[Piece]) -> pa.Array:
+    """The ids of the users in the pieces, sorted (U,)."""
     ids = [
-        read_parquet(shard / "users.parquet", ["user_id"])["user_id"].combine_chunks()[part]
-        for shard, part in _within(folder, rows)
+        read_parquet(shard / "users.parquet", ["user_id"])["user_id"].combine_chunks()[rows]
+        for shard, rows in pieces
     ]
     return pa.concat_arrays(ids)
 
 
-def load_vectors(folder: Path) -> NDArray[np.float32]:
-    """The vectors of all users (U, d); raises as :func:`load_states` does."""
-    return np.concatenate([read_array(shard / "vectors.npy") for shard in shard_folders(folder)])
-
-
-def _within(folder: Path, rows: slice) -> list[tuple[Path, slice]]:
-    """The shards that hold the rows, at least one, and which of their own rows these are."""
-    shards = shard_folders(folder)
-    edges = [0, *accumulate(row_count(shard / "users.parquet") for shard in shards)]
-    first, last, _ = rows.indices(edges[-1])
-    return [
-        (shard, slice(max(first - start, 0), min(last, stop) - start))
-        for shard, (start, stop) in zip(shards, pairwise(edges), strict=True)
-        if start < last and first < stop
-    ] or [(shards[0], slice(0))]
+def load_vectors(pieces: Sequence[Piece]) -> NDArray[np.float32]:
+    """The vectors of the users in the pieces (U, d)."""
+    return np.concatenate([read_array(shard / "vectors.npy")[rows] for shard, rows in pieces])
 
 
 def load_shard(folder: Path, model_version: str, rows: slice = slice(None)) -> UserStates:
-    """The states of those rows that :func:`growing_states` wrote; raises as :func:`load_states` does."""
+    """The states of those rows that :func:`growing_states` wrote.
+
+    Raises:
+        ValueError: another model left them behind.
+    """
     about = read_json(folder / "about.json")
     if about["model_version"] != model_version:
         raise ValueError(
@@ -294,9 +317,13 @@ def parts(before: pa.Array, ids: pa.Array, size: int = PART) -> Iterator[tuple[s
         size: most users of a part, old and new.
 
     Raises:
-        ValueError: ids of another type than before.
+        ValueError: ids of another type than before, or bags that are not sorted by user.
     """
     _same_type(before, ids.type)
+    if not pc.all(pc.less_equal(ids[:-1], ids[1:]), skip_nulls=False).as_py():
+        raise ValueError(
+            "encode_users: expected bags sorted by user, and each with one, found others; run build_boi"
+        )
     before = before.cast(ids.type)
     users = pa.concat_arrays([before, ids]).unique()
     bounds = users.take(pc.sort_indices(users))[size::size]

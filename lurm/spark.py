@@ -34,7 +34,7 @@ def spark(stage: str, master: str, memory_limit: str = "1GB") -> "Iterator[Spark
             "set another engine"
         ) from error
 
-    memory = re.sub("B$", "", memory_limit).lower()
+    memory = re.sub("i?B$", "", memory_limit).lower()
     session = (
         SparkSession.builder.master(master)
         .appName(f"lurm {stage}")
@@ -55,16 +55,16 @@ def on_workers(session: "SparkSession", work: Callable[[T], None], items: Sequen
     """Do the work for every item, side by side on the session's workers.
 
     Raises:
-        ValueError: what the first item that was refused so says; an error of Spark would bury it.
+        ValueError, OSError: what the first item that ended so says; an error of Spark would bury it.
     """
     tasks = session.sparkContext.parallelize(items, len(items))
-    for reason in filter(None, tasks.map(partial(_refusal, work)).collect()):
-        raise ValueError(reason)
+    for lasting, reason in filter(None, tasks.map(partial(_refusal, work)).collect()):
+        raise ValueError(reason) if lasting else OSError(reason)
 
 
-def _refusal(work: Callable[[T], None], item: T) -> str | None:
+def _refusal(work: Callable[[T], None], item: T) -> tuple[bool, str] | None:
     try:
         work(item)
-    except ValueError as error:
-        return str(error)
+    except (ValueError, OSError) as error:
+        return isinstance(error, (ValueError, FileNotFoundError)), str(error)
     return None

@@ -24,9 +24,11 @@ from lurm.console import progress, run_stage
 from lurm.distributed import check_device
 from lurm.encoding import (
     SHARD,
+    all_rows,
+    cut,
     encode_month,
     growing_states,
-    load_states,
+    load_pieces,
     load_users,
     parts,
     shard_folder,
@@ -71,19 +73,17 @@ def encode_shard(args: argparse.Namespace, scratch: Path, shard: Shard) -> None:
     known = Confidence.from_json(read_json(args.confidence))
     boi = read_rows(args.boi, shard.bags)
     ids = boi["user_id"].combine_chunks()
-    before = load_users(args.previous, shard.states)
+    pieces = cut(all_rows(args.previous), shard.states)
     schema = user_vectors_schema(smen.settings.n_published, ids.type)
-    month, first = month_number(args.month), shard.states.start
+    month = month_number(args.month)
     with (
         growing_states(
             shard_folder(args.state, shard.number), smen.settings.scales, version.model
         ) as append_states,
         growing_parquet(vectors_of(scratch, shard), schema) as append_vectors,
     ):
-        for rows, bags in parts(before, ids):
-            states = load_states(
-                args.previous, version.model, slice(first + rows.start, first + rows.stop)
-            )
+        for rows, bags in parts(load_users(pieces), ids):
+            states = load_pieces(cut(pieces, rows), version.model)
             after, vectors = encode_month(smen, states, boi[bags], month)
             append_states(after)
             append_vectors(user_vectors(after, vectors, known.of(after.n_behaviors), version))
@@ -115,7 +115,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     month_number(args.month)
     check_columns(read_schema(args.boi), BOI, str(args.boi))
-    before, (ids, first_rows) = load_users(args.previous), read_runs(args.boi, "user_id")
+    if args.state == args.previous:
+        raise ValueError(
+            f"--state: expected another folder than --previous, got {args.state} for both"
+        )
+    before, (ids, first_rows) = load_users(all_rows(args.previous)), read_runs(args.boi, "user_id")
     shards = [
         Shard(number, states, slice(int(first_rows[runs.start]), int(first_rows[runs.stop])))
         for number, (states, runs) in enumerate(parts(before, ids, SHARD))

@@ -24,7 +24,7 @@ import torch
 from lurm import drift
 from lurm.console import run_stage
 from lurm.database import database
-from lurm.encoding import load_users, load_vectors
+from lurm.encoding import all_rows, load_users, load_vectors
 from lurm.months import month_name, month_number
 from lurm.params import Params, load_params
 from lurm.smen import load_smen
@@ -93,11 +93,12 @@ def measure(args: argparse.Namespace) -> drift.Measures:
     now["anchor"] = drift.anchor_use(shares, now["interest"])
 
     vectors = read_parquet(args.vectors)
-    earlier = load_users(args.states)
+    known = all_rows(args.states)
+    earlier = load_users(known)
     ids = vectors["user_id"].combine_chunks()
     rows = pc.index_in(earlier.cast(ids.type), value_set=ids).to_numpy(zero_copy_only=False)
     active = np.asarray(pc.equal(vectors["last_month"], args.month), dtype=bool)
-    before = load_vectors(args.states)
+    before = load_vectors(known)
     rows = rows.astype(np.int64)
     now["figure"] |= drift.vector_figures(vector_matrix(vectors), before, rows, active[rows])
     if len(before):  # in the first month everybody is new

@@ -1,7 +1,9 @@
 """Encoding month by month against the literal loop over the whole life."""
 
 import itertools
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lurm.encoding import (
+    all_rows,
     encode_month,
     growing_states,
     load_states,
@@ -211,7 +214,7 @@ def test_encoded_in_parts_and_shards_of_any_size_users_have_the_same_states_and_
     for month, whole, expected in encode_months(smen, lives, range(FIRST, FIRST + 6)):
         boi, previous = reference.boi_table(lives, month), tmp_path / str(month - 1)
         ids = boi["user_id"].combine_chunks()
-        for number, (rows, bags) in enumerate(parts(load_users(previous), ids, size)):
+        for number, (rows, bags) in enumerate(parts(load_users(all_rows(previous)), ids, size)):
             states = load_states(previous, "v1", rows)
             states, _ = encode_month(smen, states, boi[bags], month)
             assert len(states.users) <= size
@@ -220,9 +223,10 @@ def test_encoded_in_parts_and_shards_of_any_size_users_have_the_same_states_and_
                 append(states)
         found = load_states(tmp_path / str(month), "v1")
         assert found.users.equals(whole.users)
-        assert load_users(tmp_path / str(month)).equals(whole.users)
+        pieces = all_rows(tmp_path / str(month))
+        assert load_users(pieces).equals(whole.users)
         np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
-        np.testing.assert_array_equal(load_vectors(tmp_path / str(month)), found.vectors)
+        np.testing.assert_array_equal(load_vectors(pieces), found.vectors)
         for name, scale in whole.scales.items():
             np.testing.assert_allclose(found.scales[name].hidden, scale.hidden, atol=1e-6)
             assert (found.scales[name].open_counts != scale.open_counts).nnz == 0
@@ -252,6 +256,25 @@ def test_any_rows_of_states_in_shards_are_those_of_the_whole(sizes, first, last)
             np.testing.assert_array_equal(
                 here.open_counts.toarray(), there.open_counts.toarray()[first:last]
             )
+
+
+@pytest.mark.parametrize("change", ["missing", "stray"])
+def test_states_of_which_a_shard_is_missing_or_strange_are_refused(change, tmp_path):
+    for number in range(3):
+        with growing_states(shard_folder(tmp_path, number), [], "v1") as append:
+            append(replace(no_users(make().settings, pa.int64()), scales={}))
+    if change == "missing":
+        shutil.rmtree(shard_folder(tmp_path, 1))
+    else:
+        shutil.copytree(shard_folder(tmp_path, 1), tmp_path / "00001.bak")
+    with pytest.raises(ValueError, match=r"expected shards 00000, 00001, ... and nothing else, fo"):
+        load_states(tmp_path, "v1")
+
+
+@pytest.mark.parametrize("ids", [[2, 1], [1, None]])
+def test_bags_that_are_not_sorted_by_user_are_not_cut_into_parts(ids):
+    with pytest.raises(ValueError, match="expected bags sorted by user"):
+        list(parts(pa.array([1, 2]), pa.array(ids)))
 
 
 def test_the_same_states_give_the_same_bytes(tmp_path):

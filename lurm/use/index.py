@@ -81,7 +81,7 @@ def build_index(
 def true_neighbors(x: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Cosine of the k-th nearest neighbor of each of the ``rows`` (n,) among all, itself included, (n,)."""
     unit = from_the_mean(x)
-    k, step = min(NEIGHBORS, len(x)), min(CHUNK, max(1, COSINES // len(x)))
+    k, step = min(NEIGHBORS, len(x)), min(CHUNK, max(1, COSINES // max(1, len(x))))
     kth = []
     for start in range(0, len(rows), step):
         cosines = unit[rows[start : start + step]] @ unit.T

@@ -246,6 +246,14 @@ def test_states_that_are_not_there_are_named():
     refused("states/2016-12", previous="2016-12", error=FileNotFoundError)
 
 
+def test_states_are_not_written_over_those_they_go_on_from():
+    encode("2017-01", "start")
+    kept = small_world.files("states/2017-01")
+    with pytest.raises(ValueError, match="--state: expected another folder than --previous"):
+        encode("2017-01", "2017-01")
+    assert small_world.files("states/2017-01") == kept
+
+
 def test_what_is_no_month_is_refused():
     Path("boi/2017-1.parquet").write_bytes(Path("boi/2017-01.parquet").read_bytes())
     refused("expected a month such as '2017-05', got '2017-1'", month="2017-1")
