@@ -320,7 +320,8 @@ def parts(before: pa.Array, ids: pa.Array, size: int = PART) -> Iterator[tuple[s
         ValueError: ids of another type than before, or bags that are not sorted by user.
     """
     _same_type(before, ids.type)
-    if not pc.all(pc.less_equal(ids[:-1], ids[1:]), skip_nulls=False).as_py():
+    rising = pc.less_equal(ids[:-1], ids[1:])
+    if not pc.all(rising, skip_nulls=False, min_count=0).as_py():
         raise ValueError(
             "encode_users: expected bags sorted by user, and each with one, found others; run build_boi"
         )
