@@ -28,6 +28,7 @@ from lurm.params import load_params
 from lurm.storage import (
     month_files,
     read_parquet,
+    row_count,
     write_array,
     write_csv,
     write_json,
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     months = month_files(args.training / "behaviors", list(params.training.months))
     with database(MEMORY, months[0]) as connection:
         behaviors = lives_of_some(connection, months, settings.most_behaviors)
+    log.info("learns from %d of %d behaviors", len(behaviors), sum(map(row_count, months)))
     vocabulary = build_vocabulary(
         catalog, settings.text_columns, settings.min_word_count, settings.covered_items
     )

@@ -48,6 +48,15 @@ def test_every_item_of_the_catalog_gets_a_unit_vector_in_the_catalogs_order():
     assert result["loss"] == pytest.approx(losses["loss"].mean())
 
 
+def test_behaviors_that_are_not_learned_from_are_counted(caplog):
+    small_world.write_settings(embed_items={"most_behaviors": 100})
+    with caplog.at_level("INFO", logger="embed_items"):
+        main(ARGS)
+    learned = read_json(OUTS["result"])["n_behaviors"]
+    assert 0 < learned < 6 * (12 + 11 + 11)
+    assert f"learns from {learned} of 204 behaviors" in caplog.text
+
+
 def test_the_encoder_and_its_vocabulary_give_the_vectors_again():
     main(ARGS)
     encoder = ItemEncoder.from_tensors(read_tensors(OUTS["encoder"])[0])
