@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 
 from benchmarks.data_sets import DataSet
-from lurm.boi import boi_query
+from lurm.boi import boi_query, check_assigned
 from lurm.interests.assignment import assign
 from lurm.interests.clustering import cluster, group_interests, sample_items
 from lurm.months import month_number
@@ -89,8 +89,9 @@ def timelines_of(
     files = month_files(data_set.root / "data/training/behaviors", months)
     for month, behaviors in zip(months, files, strict=True):
         with duckdb.connect() as connection:
-            query, _ = boi_query(connection, behaviors, path)
-            bags[month_number(month)] = connection.sql(query).to_arrow_table()
+            boi = connection.sql(boi_query(connection, behaviors, path)).to_arrow_table()
+            check_assigned(connection, boi["interest"].null_count, behaviors, path)
+        bags[month_number(month)] = boi
     return build_timelines(bags)
 
 

@@ -156,6 +156,15 @@ def row_count(path: Path | str) -> int:
         return int(pq.read_metadata(path).num_rows)
 
 
+def null_count(path: Path | str, column: str) -> int:
+    """Rows of the parquet file without a value in ``column``, from its footer; raises as above."""
+    with _expecting("parquet", path, pa.ArrowInvalid):
+        about = pq.read_metadata(path)
+    at = about.schema.names.index(column)
+    groups = (about.row_group(number) for number in range(about.num_row_groups))
+    return sum(group.column(at).statistics.null_count for group in groups)
+
+
 def write_json(value: Any, path: Path | str) -> None:
     """Write ``value`` as indented JSON with sorted keys; NaN is refused."""
     with replacing(path) as temporary:

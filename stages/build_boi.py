@@ -13,13 +13,13 @@ from pathlib import Path
 
 import duckdb
 
-from lurm.boi import boi_query
+from lurm.boi import boi_query, check_assigned
 from lurm.boi_on_spark import write_boi_parts
 from lurm.console import run_stage
 from lurm.database import database, literal, write_query
 from lurm.params import BuildBoi, load_params
 from lurm.spark import spark
-from lurm.storage import replacing
+from lurm.storage import null_count, replacing, row_count
 
 log = logging.getLogger("build_boi")
 
@@ -27,8 +27,8 @@ log = logging.getLogger("build_boi")
 @contextmanager
 def bags(
     connection: duckdb.DuckDBPyConnection, args: argparse.Namespace, settings: BuildBoi
-) -> Iterator[tuple[str, int]]:
-    """The query for the month's bags on the engine of the settings, and the number of behaviors.
+) -> Iterator[str]:
+    """The query for the month's bags on the engine of the settings.
 
     Spark leaves sorted parts beside the output, where its workers reach; this process then writes them as
     one file. So both engines write the same bytes.
@@ -43,11 +43,11 @@ def bags(
         suffix=".tmp",  # which DVC ignores, if it stays
     ) as folder:
         with spark("build_boi", settings.spark_master, settings.memory_limit) as session:
-            parts, n_behaviors = write_boi_parts(
+            parts = write_boi_parts(
                 session, args.behaviors, args.item_interests, Path(folder, "parts")
             )
         files = ", ".join(literal(part) for part in parts)
-        yield f"SELECT * FROM read_parquet([{files}])", n_behaviors
+        yield f"SELECT * FROM read_parquet([{files}])"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -61,10 +61,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with (
         database(settings.memory_limit, args.behaviors) as connection,
         replacing(args.boi) as boi,
-        bags(connection, args, settings) as (query, n_behaviors),
+        bags(connection, args, settings) as query,
     ):
         rows = write_query(connection, query, boi)
-    log.info("%s: %d behaviors in, %d rows of user and interest out", args.boi, n_behaviors, rows)
+        n_without = null_count(boi, "interest")
+        check_assigned(connection, n_without, args.behaviors, args.item_interests)
+    log.info(
+        "%s: %d behaviors in, %d rows of user and interest out",
+        *(args.boi, row_count(args.behaviors), rows),
+    )
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lurm.boi import boi_query
+from lurm.boi import boi_query, check_assigned
 from lurm.console import run_stage
-from lurm.database import database
+from lurm.database import database, one
 from lurm.months import month_number
 from lurm.params import load_params
-from lurm.storage import month_files
+from lurm.storage import month_files, row_count
 from lurm.timelines import write_timelines
 
 log = logging.getLogger("build_timelines")
@@ -29,19 +29,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = load_params("params.yaml")
 
     files = month_files(args.training / "behaviors", list(params.training.months))
-    n_behaviors = 0
     with database(params.build_boi.memory_limit, files[0]) as connection:
         for path in files:
-            query, n = boi_query(connection, path, args.item_interests)
-            bags = f"SELECT {month_number(path.stem)}::INTEGER AS month, * FROM ({query})"
-            what = "INSERT INTO bags" if n_behaviors else "CREATE TABLE bags AS"
+            query = boi_query(connection, path, args.item_interests)
+            month = month_number(path.stem)
+            bags = f"SELECT {month}::INTEGER AS month, * FROM ({query})"
+            what = "CREATE TABLE bags AS" if path == files[0] else "INSERT INTO bags"
             connection.execute(f"{what} {bags}")
-            n_behaviors += n
+            (n_without,) = one(
+                connection,
+                f"SELECT COUNT(*) FROM bags WHERE month = {month} AND interest IS NULL",
+            )
+            check_assigned(connection, n_without, path, args.item_interests)
         rows = connection.sql("SELECT * FROM bags ORDER BY user_id, month, interest")
         written = write_timelines(rows.to_arrow_reader(), args.timelines)
     log.info(
         "%s: %d behaviors in, %d users with %d monthly bags and %d entries out",
-        *(args.timelines, n_behaviors, *written),
+        *(args.timelines, sum(map(row_count, files)), *written),
     )
 
 
