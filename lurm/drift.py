@@ -13,9 +13,9 @@ limits from the settings give each a level, and the worst level is the month's:
 Letters: U users, M anchors, D interests, d numbers of a vector.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
@@ -27,6 +27,17 @@ from lurm.metrics import binary_auc
 from lurm.tables import MEASURES
 
 Measures = dict[str, dict[str, float]]
+
+
+class Moved(NamedTuple):
+    """Vectors of some users: as of the month, and of those among them that were there the month before."""
+
+    x: NDArray[np.float32]  # (U, d) as of the month
+    before: NDArray[np.float32]  # (U', d) as of the month before
+    rows: NDArray[np.int64]  # (U',) of the same users in x
+    active: NDArray[np.bool_]  # (U',) whether they had behaviors in the month
+
+
 TRAINING = "training"  # stands for the months of training among the months of a state
 LEVELS = ("calm", "note", "warn", "retrain")
 N_BINS, N_MOVERS = 10, 5
@@ -132,19 +143,11 @@ def anchor_use(shares: NDArray[np.float32], interests: Mapping[str, float]) -> d
     }
 
 
-def vector_figures(
-    x: NDArray[np.float32],
-    before: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    active: NDArray[np.bool_],
-) -> dict[str, float]:
+def vector_figures(parts: Callable[[], Iterable[Moved]]) -> dict[str, float]:
     """How long the vectors are, and how far they moved in the month.
 
     Args:
-        x: (U, d) vectors as of the month.
-        before: vectors (U', d) as of the month before, 0 rows before the first.
-        rows: (U',) rows of the same users in ``x``.
-        active: (U',) who of them had behaviors in the month.
+        parts: gives the users part by part, from the first again at each call.
 
     Returns:
         ``norm``, the mean length; ``mean_shift``, how far the mean of all vectors moved, in root mean
@@ -152,18 +155,28 @@ def vector_figures(
         between their vectors before and now, both from the mean before. The last two only if there was a
         month before.
     """
-    found = {"norm": float(np.linalg.norm(x, axis=1).mean())}
-    if len(before):
-        mean = before.mean(axis=0)
-        then, now = before - mean, x[rows] - mean
-        spread = float(np.sqrt((then**2).sum(axis=1).mean()))
-        if spread > 0:
-            found["mean_shift"] = float(np.linalg.norm(x.mean(axis=0) - mean)) / spread
+    sums = [(len(part.before), part.before.sum(axis=0, dtype=np.float64)) for part in parts()]
+    n_before = sum(n for n, _ in sums)
+    mean = np.sum([total for _, total in sums], axis=0) / max(n_before, 1)
+
+    n, norms, squares, shift, cosines = 0, 0.0, 0.0, np.zeros_like(mean), []
+    for part in parts():
+        n += len(part.x)
+        norms += float(np.linalg.norm(part.x.astype(np.float64), axis=1).sum())
+        then, now = part.before - mean, part.x - mean
+        squares += float((then**2).sum())
+        shift += now.sum(axis=0)
+        now = now[part.rows]
         lengths = np.linalg.norm(then, axis=1) * np.linalg.norm(now, axis=1)
-        turning = active & (lengths > 0)
-        if turning.any():
-            cosines = (then * now).sum(axis=1)[turning] / lengths[turning]
-            found["turn"] = float(1 - np.median(cosines))
+        turning = part.active & (lengths > 0)
+        cosines.append((then * now).sum(axis=1)[turning] / lengths[turning])
+
+    found = {"norm": norms / n}
+    if squares > 0:
+        found["mean_shift"] = float(np.linalg.norm(shift / n)) / (squares / n_before) ** 0.5
+    turned = np.concatenate(cosines)
+    if len(turned):
+        found["turn"] = float(1 - np.median(turned))
     return {name: round(value, 6) for name, value in found.items()}
 
 

@@ -14,9 +14,10 @@ import torch
 from lurm.console import run_stage
 from lurm.heads import load_head, predictions
 from lurm.params import load_params
-from lurm.storage import month_files, read_parquet, write_parquet
+from lurm.storage import growing_parquet, month_files, read_rows, row_count, row_groups
 
 log = logging.getLogger("apply_heads")
+ROWS = 65_536  # users in memory at once, at least
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,10 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     left = sorted({path.stem for path in args.heads.glob("*.safetensors")} - set(tasks))
     if left:
         log.warning("%s: %s not among the tasks any more, not applied", args.heads, ", ".join(left))
-    vectors = read_parquet(args.vectors)
     heads = {task: load_head(file) for task, file in zip(tasks, files, strict=True)}
-    write_parquet(predictions(vectors, heads), args.predictions)
-    log.info("%s: %d users in and out, %d heads", args.predictions, len(vectors), len(heads))
+    columns = predictions(read_rows(args.vectors, slice(1)), heads).schema
+    with growing_parquet(args.predictions, columns) as append:
+        for vectors in row_groups(args.vectors, ROWS):
+            append(predictions(vectors, heads))
+    n_users = row_count(args.predictions)
+    log.info("%s: %d users in and out, %d heads", args.predictions, n_users, len(heads))
 
 
 if __name__ == "__main__":

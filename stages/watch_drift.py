@@ -12,7 +12,8 @@ these very labels.
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,24 @@ import torch
 from lurm import drift
 from lurm.console import run_stage
 from lurm.database import database
-from lurm.encoding import all_rows, load_users, load_vectors
+from lurm.encoding import all_rows, cut, load_users, load_vectors, parts
 from lurm.months import month_name, month_number
 from lurm.params import Params, load_params
 from lurm.smen import load_smen
-from lurm.storage import month_files, read_json, read_parquet, write_json, write_parquet
+from lurm.storage import (
+    month_files,
+    read_json,
+    read_parquet,
+    read_rows,
+    write_json,
+    write_parquet,
+)
 from lurm.tasks import collect_labels
 from lurm.vectors import vector_matrix
 
 log = logging.getLogger("watch_drift")
 MEMORY = "1GB"
+USERS = 65_536  # whose vectors are in memory at once
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -92,19 +101,24 @@ def measure(args: argparse.Namespace) -> drift.Measures:
         shares = smen.multi_anchor.shares(smen.multi_anchor.interests).numpy()
     now["anchor"] = drift.anchor_use(shares, now["interest"])
 
-    vectors = read_parquet(args.vectors)
-    known = all_rows(args.states)
-    earlier = load_users(known)
-    ids = vectors["user_id"].combine_chunks()
-    rows = pc.index_in(earlier.cast(ids.type), value_set=ids).to_numpy(zero_copy_only=False)
-    active = np.asarray(pc.equal(vectors["last_month"], args.month), dtype=bool)
-    before = load_vectors(known)
-    rows = rows.astype(np.int64)
-    now["figure"] |= drift.vector_figures(vector_matrix(vectors), before, rows, active[rows])
-    if len(before):  # in the first month everybody is new
-        new = pc.sum(pc.equal(vectors["first_month"], args.month)).as_py()
+    now["figure"] |= drift.vector_figures(partial(moved, args))
+    if any(rows.stop for _, rows in all_rows(args.states)):  # in the first month everybody is new
+        first_months = read_parquet(args.vectors, ["first_month"])["first_month"]
+        new = pc.sum(pc.equal(first_months, args.month)).as_py()
         now["figure"]["new_users"] = round(new / max(now["figure"]["users"], 1), 6)
     return now
+
+
+def moved(args: argparse.Namespace) -> Iterator[drift.Moved]:
+    """The vectors of the month and of the month before, part by part."""
+    known = all_rows(args.states)
+    ids = read_parquet(args.vectors, ["user_id"])["user_id"].combine_chunks()
+    for of_states, of_vectors in parts(load_users(known), ids, USERS):
+        pieces, vectors = cut(known, of_states), read_rows(args.vectors, of_vectors)
+        then, now = load_users(pieces).cast(ids.type), vectors["user_id"].combine_chunks()
+        rows = pc.index_in(then, value_set=now).to_numpy(zero_copy_only=False).astype(np.int64)
+        active = np.asarray(pc.equal(vectors["last_month"], args.month), dtype=bool)
+        yield drift.Moved(vector_matrix(vectors), load_vectors(pieces), rows, active[rows])
 
 
 def score_heads(args: argparse.Namespace, params: Params) -> dict[str, Any] | None:

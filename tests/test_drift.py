@@ -185,7 +185,14 @@ def test_vectors_tell_how_long_they_are_and_how_far_they_moved():
     rng = np.random.default_rng(0)
     before = rng.standard_normal((200, 5)).astype(np.float32)
     x = np.concatenate([before + 0.3, rng.standard_normal((9, 5)).astype(np.float32)])
-    found = drift.vector_figures(x, before, np.arange(200), np.arange(200) < 50)
+    active = np.arange(200) < 50
+    whole = drift.Moved(x, before, np.arange(200), active)
+    parts = [
+        drift.Moved(x[:80], before[:80], np.arange(80), active[:80]),
+        drift.Moved(x[80:], before[80:], np.arange(120), active[80:]),
+    ]
+    found = drift.vector_figures(lambda: [whole])
+    assert drift.vector_figures(lambda: iter(parts)) == found
     mean = before.mean(0)
     spread = np.sqrt(np.mean([((row - mean) ** 2).sum() for row in before]))
     assert found["norm"] == pytest.approx(np.mean([np.linalg.norm(row) for row in x]), rel=1e-5)
@@ -195,7 +202,8 @@ def test_vectors_tell_how_long_they_are_and_how_far_they_moved():
         for a, b in zip(before[:50], x[:50], strict=True)
     ]
     assert found["turn"] == pytest.approx(np.median(turns), abs=1e-5)
-    nobody = drift.vector_figures(x, before[:0], np.arange(0), np.zeros(0, dtype=bool))
+    first = drift.Moved(x, before[:0], np.arange(0), active[:0])
+    nobody = drift.vector_figures(lambda: [first])
     assert list(nobody) == ["norm"]
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -76,6 +77,18 @@ def test_every_user_has_one_row_with_the_answer_to_every_task_by_name(x):
     expected = predict(age, x)
     assert found["age"].to_pylist() == [about["classes"][row.argmax()] for row in expected]
     np.testing.assert_allclose(found["age_probability"].to_numpy(), expected.max(1), rtol=1e-5)
+
+
+def test_users_in_many_groups_of_rows_have_the_same_answers(x, monkeypatch):
+    main(ARGS)
+    found = read_parquet("predictions.parquet")
+    pq.write_table(read_parquet("vectors.parquet"), "vectors.parquet", row_group_size=7)
+    monkeypatch.setattr("stages.apply_heads.ROWS", 10)
+    main(ARGS)
+    again = read_parquet("predictions.parquet")
+    assert pq.ParquetFile("predictions.parquet").num_row_groups == 5
+    assert again.select(["user_id", "age"]).equals(found.select(["user_id", "age"]))
+    np.testing.assert_allclose(again["coffee"], found["coffee"], rtol=1e-5)
 
 
 @pytest.mark.usefixtures("x")

@@ -162,6 +162,13 @@ def test_the_same_input_gives_the_same_bytes():
     assert small_world.files("drift") | small_world.files("result") == first
 
 
+def test_users_looked_at_in_parts_give_the_same_figures(monkeypatch):
+    first, second = watch(MONTHS[0]), watch(MONTHS[1])
+    monkeypatch.setattr("stages.watch_drift.USERS", 5)
+    assert (watch(MONTHS[0]), watch(MONTHS[1])) == (first, second)
+    assert {"turn", "mean_shift", "norm"} <= second["measured"].keys()
+
+
 def test_a_missing_state_is_named():
     with pytest.raises(
         FileNotFoundError, match=r"drift/2017-01/measures\.parquet: expected a parquet"
