@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lurm.months import month_number
+from lurm.spark import on_workers, spark
 from lurm.storage import read_json, read_parquet, write_json, write_parquet
 from lurm.tables import user_vectors_schema
 from stages import build_boi, build_timelines, measure_confidence, pretrain_smen
@@ -152,6 +153,18 @@ def test_spark_encodes_to_the_same_bytes(monkeypatch):
 def test_what_is_refused_on_spark_says_why_in_one_line(monkeypatch):
     small_world.write_settings(encode_users={"engine": "spark"})
     test_a_shard_that_is_refused_leaves_nothing_of_the_others(monkeypatch)
+
+
+@pytest.mark.usefixtures("java")
+def test_a_full_disk_on_a_worker_is_told_as_one_here():
+    def work(_: int) -> None:
+        raise OSError("states/2017-01: not finished: No space left on device; make room")
+
+    with (
+        spark("encode_users", "local[1]") as session,
+        pytest.raises(OSError, match=r"^states/2017-01: not finished: No space left"),
+    ):
+        on_workers(session, work, [0])
 
 
 @pytest.mark.slow
