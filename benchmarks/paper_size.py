@@ -30,6 +30,11 @@ SPREAD = {
     "encode_users": "machines",
     "pretrain_smen": "machines",  # torchrun
 }
+# What holds a part of the users at a time. Their peaks still grew, by ids and by pages of mapped files.
+BOUNDED = {
+    *("validate_logs", "build_boi", "build_timelines", "pretrain_smen", "encode_users"),
+    *("apply_heads", "watch_drift"),
+}
 DATA = ("behaviors", "boi", "states", "user_vectors", "index", "predictions", "timelines")
 # How costs grow with users, where not in proportion: an index has as many cells as the root of its users.
 POWER = {"index_users": 1.5}
@@ -54,7 +59,7 @@ def cost(found: Mapping[str, Any], stage: str, users: int) -> dict[str, Any]:
     cpu_hours = seconds * users * growth / 3600
     spread = SPREAD.get(stage, "one thread")
     cores = {"one thread": 1, "cores": CORES, "machines": MACHINES * CORES}[spread]
-    more = users - large["users"]
+    memory = large["peak_mb"] + per_user(small, large, "peak_mb") * (users - large["users"])
     return {
         "stage": stage,
         "once": "a month" if large["runs"] > 1 else "a training",
@@ -62,7 +67,7 @@ def cost(found: Mapping[str, Any], stage: str, users: int) -> dict[str, Any]:
         "cpu_hours": cpu_hours,
         "spreads_over": spread,
         "hours": cpu_hours / cores,
-        "memory_gb": (large["peak_mb"] + per_user(small, large, "peak_mb") * more) / 1000,
+        "memory_gb": "bounded" if stage in BOUNDED else memory / 1000,
     }
 
 

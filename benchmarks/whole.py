@@ -80,7 +80,7 @@ def settings(world: World, n_interests: int) -> dict[str, Any]:
 def workspace(world: World, n_interests: int, folder: Path) -> Iterator[None]:
     """Works in a clone of the project with these logs landed; ends where it began."""
     before = Path.cwd()
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # that of a smaller size
     subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
     chosen = settings(world, n_interests)
     write_text(yaml.safe_dump(chosen, sort_keys=False), folder / "params.yaml")
@@ -145,6 +145,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/whole"))
     parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/whole.json"))
     args = parser.parse_args(argv)
+    if args.folder.exists():
+        raise ValueError(
+            f"--folder: expected one that is not there yet, found {args.folder}; remove it or name another"
+        )
     rows: list[dict[str, Any]] = []
     stored: list[dict[str, int]] = []
     for step in range(args.grow):

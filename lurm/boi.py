@@ -9,6 +9,8 @@ from pathlib import Path
 import duckdb
 
 from lurm.database import one
+from lurm.storage import null_count, read_schema
+from lurm.tables import BEHAVIORS, ITEM_INTERESTS, check_columns
 
 # The one definition of the aggregation, in SQL that DuckDB and Spark both run. Weights are 1 where an
 # item has one interest; decimals make sums of soft weights independent of the order of rows. A behavior of
@@ -37,25 +39,54 @@ def boi_query(connection: duckdb.DuckDBPyConnection, behaviors: Path, item_inter
 
     ``behaviors`` and ``item_interests`` are parquet files of :data:`lurm.tables.BEHAVIORS` and
     :data:`lurm.tables.ITEM_INTERESTS`; they become views of the connection. What it gives must pass
-    :func:`check_assigned`.
+    :func:`check_assigned`. Raises as :func:`check_inputs` does.
     """
-    for view, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
-        connection.read_parquet(str(path)).create_view(view, replace=True)
+    check_inputs(behaviors, item_interests)
+    _create_views(connection, behaviors, item_interests)
     return BOI_SQL
 
 
+def check_inputs(behaviors: Path, item_interests: Path) -> None:
+    """Return if both files have their columns, and a value in every row.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file is truncated, or a column is missing, of another type, or has nulls.
+    """
+    counted = {"user_id", "item_id", "interest", "weight"}
+    for path, columns in ((behaviors, BEHAVIORS), (item_interests, ITEM_INTERESTS)):
+        check_columns(read_schema(path), columns, str(path))
+        for column in counted & columns.keys():
+            nulls = null_count(path, column)
+            if nulls:
+                raise ValueError(
+                    f"{path}: expected {column} in every row, found {nulls:,} rows without; rerun "
+                    "the stage that writes the file"
+                )
+
+
 def check_assigned(
-    connection: duckdb.DuckDBPyConnection, n_without: int, behaviors: Path, item_interests: Path
+    connection: duckdb.DuckDBPyConnection,
+    n_unassigned: int,
+    behaviors: Path,
+    item_interests: Path,
 ) -> None:
-    """Return if the bags of ``behaviors`` have no row without an interest; ``n_without`` counts those.
+    """Return if none of the bags' rows is without an interest; ``n_unassigned`` counts those.
 
     Raises:
         ValueError: behaviors of items without an interest.
     """
-    if n_without:
-        boi_query(connection, behaviors, item_interests)
+    if n_unassigned:
+        _create_views(connection, behaviors, item_interests)
         lost, items = one(connection, UNASSIGNED_SQL)
         raise ValueError(
             f"{behaviors}: {items:,} items with {lost:,} behaviors have no interest in "
             f"{item_interests}; rerun assign_items for the month"
         )
+
+
+def _create_views(
+    connection: duckdb.DuckDBPyConnection, behaviors: Path, item_interests: Path
+) -> None:
+    for view, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
+        connection.read_parquet(str(path)).create_view(view, replace=True)

@@ -6,7 +6,7 @@ For months that outgrow one machine; see :mod:`lurm.spark`.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurm.boi import BOI_SQL
+from lurm.boi import BOI_SQL, check_inputs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -18,8 +18,11 @@ def write_boi_parts(
     """Every user's bag, in new parquet files of ``folder``.
 
     The files' rows one after the other are sorted by user, then interest, and are those of
-    :func:`lurm.boi.boi_query`.
+    :func:`lurm.boi.boi_query`, which they are checked as.
+
+    Raises as :func:`lurm.boi.check_inputs` does.
     """
+    check_inputs(behaviors, item_interests)
     for view, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
         session.read.parquet(str(path.absolute())).createOrReplaceTempView(view)
     # Spark sorts a whole table by ranges, one a file, in the order of the files' names.

@@ -35,15 +35,22 @@ def database(memory_limit: str, reading: Path) -> Iterator[duckdb.DuckDBPyConnec
         ) as connection,
     ):
         connection.execute("SET TimeZone = 'UTC'")
-        try:
+        with naming(reading):
             yield connection
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            raise OSError(f"{reading}: {error}") from error
-        except duckdb.Error as error:
-            # Some damage is reported as a plain Error; its other kinds would be faults of ours.
-            if type(error) is duckdb.Error or isinstance(error, _UNFIT):
-                raise ValueError(f"{reading}: {error}; deliver the file again") from error
-            raise
+
+
+@contextmanager
+def naming(reading: Path) -> Iterator[None]:
+    """Errors of DuckDB name the file ``reading``; raises as :func:`database` does."""
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        raise OSError(f"{reading}: {error}") from error
+    except duckdb.Error as error:
+        # Some damage is reported as a plain Error; its other kinds would be faults of ours.
+        if type(error) is duckdb.Error or isinstance(error, _UNFIT):
+            raise ValueError(f"{reading}: {error}; deliver the file again") from error
+        raise
 
 
 def check_names(schema: pa.Schema, where: str) -> None:
@@ -100,7 +107,8 @@ def one(
 def write_query(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> int:
     """Stream the rows of ``query`` into the parquet file ``path``; returns how many.
 
-    Arrow writes, since DuckDB marks a column as nullable or not by the data it happens to hold.
+    Arrow writes, since DuckDB marks a column as nullable or not by the data it happens to hold. Groups of
+    rows are cut here: where DuckDB ends a batch depends on its threads, and on where the rows came from.
     """
     reader = connection.sql(query).to_arrow_reader(ROWS_PER_GROUP)
     schema = pa.schema(
@@ -111,7 +119,23 @@ def write_query(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -
     )
     rows = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for batch in reader:
-            writer.write_batch(batch.cast(schema), row_group_size=ROWS_PER_GROUP)
-            rows += batch.num_rows
+        for group in _groups(reader, ROWS_PER_GROUP):
+            # In one chunk, since the pages of a file follow the chunks, too.
+            writer.write_table(group.cast(schema).combine_chunks(), row_group_size=ROWS_PER_GROUP)
+            rows += group.num_rows
     return rows
+
+
+def _groups(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:
+    """The reader's rows in tables of ``size`` rows, and one of those that are left."""
+    held: list[pa.RecordBatch] = []
+    n_held = 0
+    for batch in reader:
+        while n_held + len(batch) >= size:
+            taken = size - n_held
+            yield pa.Table.from_batches([*held, batch.slice(0, taken)], reader.schema)
+            batch, held, n_held = batch.slice(taken), [], 0
+        held.append(batch)
+        n_held += len(batch)
+    if n_held:
+        yield pa.Table.from_batches(held, reader.schema)

@@ -248,12 +248,7 @@ def load_shard(folder: Path, model_version: str, rows: slice = slice(None)) -> U
     Raises:
         ValueError: another model left them behind.
     """
-    about = read_json(folder / "about.json")
-    if about["model_version"] != model_version:
-        raise ValueError(
-            f"{folder}: expected the states of model {model_version}, found those of "
-            f"{about['model_version']}; encode the months from the first with one model"
-        )
+    about = check_model(folder, model_version)
     users = read_parquet(folder / "users.parquet")
     first, last, _ = rows.indices(len(users))
     users = users.slice(first, last - first)
@@ -285,6 +280,21 @@ def load_shard(folder: Path, model_version: str, rows: slice = slice(None)) -> U
     )
 
 
+def check_model(shard: Path, model_version: str) -> dict[str, Any]:
+    """What the shard says about itself, if that model left it behind.
+
+    Raises:
+        ValueError: another model did.
+    """
+    about: dict[str, Any] = read_json(shard / "about.json")
+    if about["model_version"] != model_version:
+        raise ValueError(
+            f"{shard}: expected the states of model {model_version}, found those of "
+            f"{about['model_version']}; encode the months from the first with one model"
+        )
+    return about
+
+
 def _concatenated(parts: Sequence[UserStates]) -> UserStates:
     if len(parts) == 1:
         return parts[0]
@@ -308,22 +318,24 @@ def _stacked(parts: Sequence[UserStates] | Sequence[ScaleState]) -> dict[str, An
     return stacked
 
 
-def parts(before: pa.Array, ids: pa.Array, size: int = PART) -> Iterator[tuple[slice, slice]]:
-    """Rows of the states and rows of the month's bags that belong together.
+def parts(before: pa.Array, ids: pa.Array, size: int, where: Path) -> Iterator[tuple[slice, slice]]:
+    """Rows of the states and rows of a table, such as the month's bags, that belong together.
 
     Args:
         before: ids of the users in the states, sorted.
-        ids: ids of the users of the bags, sorted, each as often as it has rows.
+        ids: ids of the users of the table, sorted, each as often as it has rows.
         size: most users of a part, old and new.
+        where: the table's file, for errors.
 
     Raises:
-        ValueError: ids of another type than before, or bags that are not sorted by user.
+        ValueError: ids of another type than before, or a table that is not sorted by user.
     """
-    _same_type(before, ids.type)
+    _same_type(before, ids.type, where)
     rising = pc.less_equal(ids[:-1], ids[1:])
     if not pc.all(rising, skip_nulls=False, min_count=0).as_py():
         raise ValueError(
-            "encode_users: expected bags sorted by user, and each with one, found others; run build_boi"
+            f"{where}: expected rows sorted by user, and each with one, found others; rerun the stage "
+            "that writes it"
         )
     before = before.cast(ids.type)
     users = pa.concat_arrays([before, ids]).unique()
@@ -335,11 +347,11 @@ def parts(before: pa.Array, ids: pa.Array, size: int = PART) -> Iterator[tuple[s
         yield slice(*state), slice(*bags)
 
 
-def _same_type(before: pa.Array, id_type: pa.DataType) -> None:
+def _same_type(before: pa.Array, id_type: pa.DataType, where: Path | str) -> None:
     if len(before) and before.type != id_type:
         raise ValueError(
-            f"encode_users: user ids were {before.type} in earlier months, the bags hold "
-            f"{id_type}; deliver ids of one type"
+            f"{where}: expected user ids of type {before.type} as in earlier months, found {id_type}; "
+            "deliver ids of one type"
         )
 
 
@@ -372,8 +384,8 @@ def encode_month(
     ``smen`` is.
 
     Raises:
-        ValueError: the states already hold the month; an interest the model does not know; ids of
-            another type than before.
+        ValueError: the states already hold the month; an interest the model does not know; a count that is
+            not above zero; ids of another type than before.
     """
     settings = smen.settings
     if states.last_month.max(initial=NEVER) >= month:
@@ -418,12 +430,17 @@ def _join(
 ) -> tuple[UserStates, sparse.csr_matrix]:
     """The states with a row for each user of the month too, and the month's counts (U, D)."""
     ids = boi.column("user_id")
-    _same_type(states.users, ids.type)
+    _same_type(states.users, ids.type, "encode_users")
     interests = boi.column("interest").to_numpy()
     if len(interests) and not 0 <= interests.min() <= interests.max() < settings.n_interests:
         raise ValueError(
             f"encode_users: the model knows interests 0..{settings.n_interests - 1}, the bags hold "
             f"{interests.min()}..{interests.max()}; rerun build_boi with the model's interests"
+        )
+    counts = boi.column("count").to_numpy()
+    if not ((counts > 0) & np.isfinite(counts)).all():
+        raise ValueError(
+            "encode_users: expected counts above zero in the bags, found others; rerun build_boi"
         )
     users = pa.concat_arrays([states.users.cast(ids.type), *ids.chunks]).unique()
     users = users.take(pc.sort_indices(users))
@@ -441,7 +458,7 @@ def _join(
 
     row = pc.index_in(ids, users).to_numpy()
     bags = sparse.csr_matrix(
-        (boi.column("count").to_numpy(), (row, interests)),
+        (counts, (row, interests)),
         shape=(len(users), settings.n_interests),
     )
     joined = UserStates(

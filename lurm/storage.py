@@ -83,6 +83,13 @@ def _expecting(kind: str, path: Path | str, *damage: type[Exception]) -> Iterato
         raise FileNotFoundError(
             f"{path}: expected a {kind} file, found none; deliver it or run what writes it"
         ) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # Arrow tells of damage within pages so, and of no file.
+        raise ValueError(
+            f"{path}: expected a complete {kind} file, got {error}; deliver or rebuild it"
+        ) from error
 
 
 def read_schema(path: Path | str) -> pa.Schema:
@@ -127,7 +134,7 @@ def row_groups(path: Path | str, at_least: int = 1) -> Iterator[pa.Table]:
         first, n_rows = 0, 0
         for group in range(file.num_row_groups):
             n_rows += file.metadata.row_group(group).num_rows
-            if n_rows >= at_least or group == file.num_row_groups - 1:
+            if n_rows and (n_rows >= at_least or group == file.num_row_groups - 1):
                 yield file.read_row_groups(range(first, group + 1))
                 first, n_rows = group + 1, 0
 
@@ -157,12 +164,17 @@ def row_count(path: Path | str) -> int:
 
 
 def null_count(path: Path | str, column: str) -> int:
-    """Rows of the parquet file without a value in ``column``, from its footer; raises as above."""
+    """Rows of the parquet file without a value in the flat ``column``, from its footer where it tells.
+
+    Raises as :func:`read_parquet` does.
+    """
     with _expecting("parquet", path, pa.ArrowInvalid):
         about = pq.read_metadata(path)
     at = about.schema.names.index(column)
-    groups = (about.row_group(number) for number in range(about.num_row_groups))
-    return sum(group.column(at).statistics.null_count for group in groups)
+    told = [about.row_group(n).column(at).statistics for n in range(about.num_row_groups)]
+    if all(statistics is not None and statistics.has_null_count for statistics in told):
+        return sum(statistics.null_count for statistics in told)
+    return int(read_parquet(path, [column])[column].null_count)
 
 
 def write_json(value: Any, path: Path | str) -> None:

@@ -13,6 +13,8 @@ def vector_space(vectors: pa.Table) -> str:
     Vectors from before there were spaces lie in that of their model.
     """
     of_model = "space_version" not in vectors.column_names
+    if not len(vectors):
+        raise ValueError("user vectors: expected users, found a table without rows")
     spaces = vectors["model_version" if of_model else "space_version"].unique().to_pylist()
     if len(spaces) != 1:
         raise ValueError(
@@ -29,7 +31,8 @@ def vector_matrix(vectors: pa.Table) -> np.ndarray:
     They may come from several models that share a space.
 
     Raises:
-        ValueError: the table is no table of user vectors, is empty, or holds vectors of several spaces.
+        ValueError: the table is no table of user vectors, is empty, or holds vectors of several spaces or
+            numbers that are not finite.
     """
     kind = vectors.schema.field("vector").type if "vector" in vectors.column_names else None
     if (
@@ -45,4 +48,8 @@ def vector_matrix(vectors: pa.Table) -> np.ndarray:
     values = vectors["vector"].combine_chunks().flatten().to_numpy().astype(np.float32, copy=False)
     if len(values) != len(vectors) * kind.list_size:
         raise ValueError("user vectors: some users have no vector; leave them out of the table")
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "user vectors: expected finite numbers, found others; rerun encode_users for the month"
+        )
     return values.reshape(-1, kind.list_size)

@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         bags(connection, args, settings) as query,
     ):
         rows = write_query(connection, query, boi)
-        n_without = null_count(boi, "interest")
-        check_assigned(connection, n_without, args.behaviors, args.item_interests)
+        n_unassigned = null_count(boi, "interest")
+        check_assigned(connection, n_unassigned, args.behaviors, args.item_interests)
     log.info(
         "%s: %d behaviors in, %d rows of user and interest out",
         *(args.boi, row_count(args.behaviors), rows),

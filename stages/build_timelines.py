@@ -11,10 +11,11 @@ from pathlib import Path
 
 from lurm.boi import boi_query, check_assigned
 from lurm.console import run_stage
-from lurm.database import database, one
+from lurm.database import database, naming, one
 from lurm.months import month_number
 from lurm.params import load_params
-from lurm.storage import month_files, row_count
+from lurm.storage import month_files, read_schema, row_count
+from lurm.tables import check_same_ids
 from lurm.timelines import write_timelines
 
 log = logging.getLogger("build_timelines")
@@ -31,16 +32,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = month_files(args.training / "behaviors", list(params.training.months))
     with database(params.build_boi.memory_limit, files[0]) as connection:
         for path in files:
-            query = boi_query(connection, path, args.item_interests)
             month = month_number(path.stem)
-            bags = f"SELECT {month}::INTEGER AS month, * FROM ({query})"
-            what = "CREATE TABLE bags AS" if path == files[0] else "INSERT INTO bags"
-            connection.execute(f"{what} {bags}")
-            (n_without,) = one(
-                connection,
-                f"SELECT COUNT(*) FROM bags WHERE month = {month} AND interest IS NULL",
+            unassigned = f"SELECT COUNT(*) FROM bags WHERE month = {month} AND interest IS NULL"
+            with naming(path):
+                bags = boi_query(connection, path, args.item_interests)
+                check_same_ids(read_schema(path), read_schema(files[0]), "user_id", str(path))
+                what = "CREATE TABLE bags AS" if path == files[0] else "INSERT INTO bags"
+                connection.execute(f"{what} SELECT {month}::INTEGER AS month, * FROM ({bags})")
+                (n_unassigned,) = one(connection, unassigned)
+                check_assigned(connection, n_unassigned, path, args.item_interests)
+        if not one(connection, "SELECT COUNT(*) FROM bags")[0]:
+            raise ValueError(
+                f"{args.training}: expected behaviors to train on, found none in "
+                f"{files[0].stem}..{files[-1].stem}; choose other training.months"
             )
-            check_assigned(connection, n_without, path, args.item_interests)
         rows = connection.sql("SELECT * FROM bags ORDER BY user_id, month, interest")
         written = write_timelines(rows.to_arrow_reader(), args.timelines)
     log.info(

@@ -25,7 +25,7 @@ import torch
 from lurm import drift
 from lurm.console import run_stage
 from lurm.database import database
-from lurm.encoding import all_rows, cut, load_users, load_vectors, parts
+from lurm.encoding import all_rows, check_model, cut, load_users, load_vectors, parts
 from lurm.months import month_name, month_number
 from lurm.params import Params, load_params
 from lurm.smen import load_smen
@@ -60,6 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # the last digits depend on the number of threads
 
     past = drift.from_table(read_parquet(args.previous / "measures.parquet"))
+    later = [name for name in past if name != drift.TRAINING and name >= args.month]
+    if later:
+        raise ValueError(
+            f"{args.previous}: expected months before {args.month}, found {', '.join(later)}; name the "
+            "drift of the month before"
+        )
     now = measure(args)
     figures = drift.compare(now, past)
     heads = score_heads(args, params)
@@ -96,12 +102,12 @@ def measure(args: argparse.Namespace) -> drift.Measures:
     now["mix"] = {
         key: round(share * profile["behaviors"], 3) for key, share in profile["mix"].items()
     }
-    smen, _ = load_smen(args.smen)
+    smen, version = load_smen(args.smen)
     with torch.inference_mode():
         shares = smen.multi_anchor.shares(smen.multi_anchor.interests).numpy()
     now["anchor"] = drift.anchor_use(shares, now["interest"])
 
-    now["figure"] |= drift.vector_figures(partial(moved, args))
+    now["figure"] |= drift.vector_figures(partial(moved, args, version.model))
     if any(rows.stop for _, rows in all_rows(args.states)):  # in the first month everybody is new
         first_months = read_parquet(args.vectors, ["first_month"])["first_month"]
         new = pc.sum(pc.equal(first_months, args.month)).as_py()
@@ -109,14 +115,27 @@ def measure(args: argparse.Namespace) -> drift.Measures:
     return now
 
 
-def moved(args: argparse.Namespace) -> Iterator[drift.Moved]:
-    """The vectors of the month and of the month before, part by part."""
+def moved(args: argparse.Namespace, model_version: str) -> Iterator[drift.Moved]:
+    """The vectors of the month and of the month before, part by part.
+
+    Raises:
+        ValueError: they are not those of the model, or users of the month before are gone.
+    """
     known = all_rows(args.states)
+    for shard, _ in known:
+        check_model(shard, model_version)
     ids = read_parquet(args.vectors, ["user_id"])["user_id"].combine_chunks()
-    for of_states, of_vectors in parts(load_users(known), ids, USERS):
+    for of_states, of_vectors in parts(load_users(known), ids, USERS, args.vectors):
         pieces, vectors = cut(known, of_states), read_rows(args.vectors, of_vectors)
         then, now = load_users(pieces).cast(ids.type), vectors["user_id"].combine_chunks()
-        rows = pc.index_in(then, value_set=now).to_numpy(zero_copy_only=False).astype(np.int64)
+        places, models = pc.index_in(then, now), pc.unique(vectors["model_version"]).to_pylist()
+        if places.null_count or models != [model_version]:
+            raise ValueError(
+                f"{args.vectors}: expected all users of {args.states} with vectors of model "
+                f"{model_version}, found {places.null_count:,} missing and vectors of "
+                f"{', '.join(models)}; name the vectors of {args.month} and the states of the month before"
+            )
+        rows = places.to_numpy().astype(np.int64)
         active = np.asarray(pc.equal(vectors["last_month"], args.month), dtype=bool)
         yield drift.Moved(vector_matrix(vectors), load_vectors(pieces), rows, active[rows])
 

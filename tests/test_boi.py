@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lurm.boi import boi_query, check_assigned
 from lurm.database import database
-from lurm.storage import write_parquet
+from lurm.storage import read_parquet, write_parquet
 from lurm.tables import BOI, TIMESTAMP, check_columns
 
 WHEN = datetime(2017, 5, 1, tzinfo=UTC)
@@ -116,3 +116,26 @@ def test_behaviors_of_items_without_an_interest_are_refused_with_their_number(tm
     write_inputs(tmp_path, [(1, 0), (1, 4), (2, 4), (2, 5)])
     with pytest.raises(ValueError, match=r"2 items with 3 behaviors have no interest"):
         bags(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["behaviors", "item_interests"])
+def test_rows_without_an_item_are_refused_by_the_name_of_their_file(tmp_path, file):
+    write_inputs(tmp_path, [(1, 0), (1, 2)])
+    refuses_a_gap(tmp_path, file, "item_id")
+
+
+@pytest.mark.parametrize("column", ["interest", "weight"])
+def test_a_map_with_gaps_is_refused(tmp_path, column):
+    write_inputs(tmp_path, [(1, 0), (1, 2)])
+    refuses_a_gap(tmp_path, "item_interests", column)
+
+
+def refuses_a_gap(folder, file, column):
+    table = read_parquet(folder / f"{file}.parquet")
+    values = pa.array([None, *table[column].to_pylist()[1:]], table[column].type)
+    at = table.column_names.index(column)
+    write_parquet(table.set_column(at, column, values), folder / f"{file}.parquet")
+    with pytest.raises(
+        ValueError, match=rf"{file}\.parquet: expected {column} in every row, found 1"
+    ):
+        bags(folder)

@@ -214,7 +214,9 @@ def test_encoded_in_parts_and_shards_of_any_size_users_have_the_same_states_and_
     for month, whole, expected in encode_months(smen, lives, range(FIRST, FIRST + 6)):
         boi, previous = reference.boi_table(lives, month), tmp_path / str(month - 1)
         ids = boi["user_id"].combine_chunks()
-        for number, (rows, bags) in enumerate(parts(load_users(all_rows(previous)), ids, size)):
+        for number, (rows, bags) in enumerate(
+            parts(load_users(all_rows(previous)), ids, size, Path("boi"))
+        ):
             states = load_states(previous, "v1", rows)
             states, _ = encode_month(smen, states, boi[bags], month)
             assert len(states.users) <= size
@@ -273,8 +275,8 @@ def test_states_of_which_a_shard_is_missing_or_strange_are_refused(change, tmp_p
 
 @pytest.mark.parametrize("ids", [[2, 1], [1, None]])
 def test_bags_that_are_not_sorted_by_user_are_not_cut_into_parts(ids):
-    with pytest.raises(ValueError, match="expected bags sorted by user"):
-        list(parts(pa.array([1, 2]), pa.array(ids)))
+    with pytest.raises(ValueError, match=r"^boi\.parquet: expected rows sorted by user"):
+        list(parts(pa.array([1, 2]), pa.array(ids), 2, Path("boi.parquet")))
 
 
 def test_the_same_states_give_the_same_bytes(tmp_path):
@@ -311,9 +313,15 @@ def test_user_ids_of_another_type_than_before_are_refused():
     smen = make()
     *_, (_, states, _) = encode_months(smen, {1: {FIRST: {0: 1.0}}}, [FIRST])
     with pytest.raises(
-        ValueError, match="user ids were int64 in earlier months, the bags hold string"
+        ValueError, match="expected user ids of type int64 as in earlier months, found string"
     ):
         list(encode_months(smen, {"1": {FIRST + 1: {0: 1.0}}}, [FIRST + 1], states))
+
+
+@pytest.mark.parametrize("count", [0.0, -1.0, np.nan, np.inf])
+def test_a_count_that_is_not_above_zero_is_refused(count):
+    with pytest.raises(ValueError, match="expected counts above zero in the bags"):
+        list(encode_months(make(), {1: {FIRST: {0: count}}}, [FIRST]))
 
 
 @pytest.mark.parametrize("month", [FIRST, FIRST - 1])

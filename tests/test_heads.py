@@ -210,7 +210,8 @@ def test_vectors_from_before_there_were_spaces_lie_in_that_of_their_model():
             vectors_table([[1, 2], [1, 2]], ["v", "v"], ["v", "w"]),
             r"expected rows of one space, found 2 \(v, w\)",
         ),
-        (vectors_table([], []), "found 0"),
+        (vectors_table([], []), "found a table without rows"),
+        (vectors_table([[1, 2], [1, np.nan]], ["v", "v"]), "expected finite numbers"),
         (vectors_table([[1, 2], None], ["v", "v"]), "some users have no vector"),
     ],
 )

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from lurm.storage import (
     file_hash,
     month_files,
+    null_count,
     read_array,
     read_json,
     read_parquet,
@@ -220,3 +221,30 @@ def test_rows_runs_and_groups_are_those_of_the_whole_table(values, size, first, 
     ]
     assert again == values
     assert runs.type == pa.string()
+
+
+def test_damage_within_a_parquet_file_is_told_by_its_name(tmp_path):
+    path = tmp_path / "table.parquet"
+    write_parquet(pa.table({"n": [f"user {n}" for n in range(5000)]}), path)
+    content = bytearray(path.read_bytes())
+    content[2000:2400] = bytes(400)
+    path.write_bytes(content)
+    for read in (read_parquet, lambda path: list(row_groups(path)), lambda p: read_runs(p, "n")):
+        with pytest.raises(ValueError, match=r"table\.parquet: expected a complete parquet file"):
+            read(path)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_rows_without_a_value_are_counted_whether_the_footer_tells_or_not(tmp_path, statistics):
+    table = pa.table({"n": [1, None, 3, None], "m": [1, 2, 3, 4]})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=2, write_statistics=statistics)
+    assert null_count(tmp_path / "t.parquet", "n") == 2
+    assert null_count(tmp_path / "t.parquet", "m") == 0
+
+
+def test_groups_without_rows_are_passed_over(tmp_path):
+    table = pa.table({"n": [1, 2]})
+    with pq.ParquetWriter(tmp_path / "t.parquet", table.schema) as writer:
+        for part in (table, table.slice(0, 0)):
+            writer.write_table(part)
+    assert list(row_groups(tmp_path / "t.parquet")) == [table]

@@ -1,10 +1,12 @@
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lurm.storage import read_parquet
+from lurm.storage import read_parquet, write_parquet
 from lurm.tables import BOI, check_columns
+from stages import build_boi
 from stages.build_boi import main
 from tests import small_world
 
@@ -61,6 +63,23 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_is_written(name, damage
     with pytest.raises((ValueError, OSError), match=name):
         main(ARGS)
     assert small_world.files("out") == {}
+
+
+def test_columns_that_are_missing_are_named_and_nothing_is_written():
+    table = read_parquet("item_interests.parquet")
+    write_parquet(table.drop_columns("weight"), "item_interests.parquet")
+    with pytest.raises(ValueError, match=r"item_interests\.parquet: column 'weight' is missing"):
+        main(ARGS)
+    assert small_world.files("out") == {}
+
+
+@pytest.mark.usefixtures("java")
+def test_the_stage_run_as_a_script_counts_on_spark():
+    main(ARGS)
+    first = small_world.files("out")
+    small_world.write_settings(build_boi={"engine": "spark"})
+    subprocess.run([sys.executable, build_boi.__file__, *ARGS], check=True)
+    assert small_world.files("out") == first
 
 
 @pytest.mark.usefixtures("java")

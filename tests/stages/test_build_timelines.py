@@ -1,9 +1,10 @@
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lurm.months import month_number
-from lurm.storage import read_parquet
+from lurm.storage import read_parquet, write_parquet
 from lurm.timelines import load_timelines
 from stages.build_timelines import main
 from tests import small_world
@@ -57,3 +58,32 @@ def test_items_without_an_interest_are_refused_and_nothing_is_written():
     with pytest.raises(ValueError, match="behaviors have no interest"):
         main(ARGS)
     assert not Path("out").exists()
+
+
+def test_of_several_months_the_damaged_one_is_named():
+    path = Path("training/behaviors/2017-02.parquet")
+    content = bytearray(path.read_bytes())
+    content[4:200] = bytes(196)
+    path.write_bytes(content)
+    with pytest.raises((ValueError, OSError), match=r"^training/behaviors/2017-02\.parquet: "):
+        main(ARGS)
+    assert not Path("out").exists()
+
+
+def test_months_without_any_behavior_are_refused():
+    for path in Path("training/behaviors").iterdir():
+        write_parquet(read_parquet(path).slice(0, 0), path)
+    with pytest.raises(
+        ValueError, match=r"expected behaviors to train on, found none in 2017-01\.\."
+    ):
+        main(ARGS)
+    assert not Path("out").exists()
+
+
+def test_user_ids_that_are_numbers_in_one_month_and_texts_in_another_are_refused():
+    path = "training/behaviors/2017-02.parquet"
+    table = read_parquet(path)
+    numbers = pa.array(range(len(table)))
+    write_parquet(table.set_column(0, "user_id", numbers), path)
+    with pytest.raises(ValueError, match=r"2017-02\.parquet: expected user_id to hold strings"):
+        main(ARGS)

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from lurm.months import month_number
 from lurm.spark import on_workers, spark
 from lurm.storage import read_json, read_parquet, write_json, write_parquet
 from lurm.tables import user_vectors_schema
-from stages import build_boi, build_timelines, measure_confidence, pretrain_smen
+from stages import build_boi, build_timelines, encode_users, measure_confidence, pretrain_smen
 from stages.encode_users import main
 from tests import small_world
 
@@ -150,6 +152,19 @@ def test_spark_encodes_to_the_same_bytes(monkeypatch):
 
 
 @pytest.mark.usefixtures("java")
+def test_the_stage_run_as_a_script_encodes_on_spark(monkeypatch):
+    encode("2017-01", "start")
+    here = small_world.files("states") | small_world.files("vectors")
+    small_world.write_settings(encode_users={"engine": "spark"})
+    monkeypatch.setattr(
+        "tests.stages.test_encode_users.main",
+        lambda args: subprocess.run([sys.executable, encode_users.__file__, *args], check=True),
+    )
+    encode("2017-01", "start")
+    assert small_world.files("states") | small_world.files("vectors") == here
+
+
+@pytest.mark.usefixtures("java")
 def test_what_is_refused_on_spark_says_why_in_one_line(monkeypatch):
     small_world.write_settings(encode_users={"engine": "spark"})
     test_a_shard_that_is_refused_leaves_nothing_of_the_others(monkeypatch)
@@ -231,7 +246,10 @@ def test_user_ids_of_another_type_are_refused():
     encode("2017-01", "start")
     bags = read_parquet("boi/2017-02.parquet")
     write_parquet(bags.set_column(0, "user_id", pa.array(range(len(bags)))), "boi/2017-02.parquet")
-    refused("user ids were string in earlier months, the bags hold int64", "2017-02", "2017-01")
+    refused(
+        r"boi/2017-02\.parquet: expected user ids of type string as in earlier months, found int64",
+        *("2017-02", "2017-01"),
+    )
 
 
 def test_a_month_that_the_states_hold_already_is_refused():

@@ -169,6 +169,44 @@ def test_users_looked_at_in_parts_give_the_same_figures(monkeypatch):
     assert {"turn", "mean_shift", "norm"} <= second["measured"].keys()
 
 
+def test_vectors_without_users_of_the_month_before_are_refused():
+    watch(MONTHS[0])
+    path = f"vectors/{MONTHS[1]}.parquet"
+    write_parquet(read_parquet(path).slice(1), path)
+    with pytest.raises(
+        ValueError, match=r"expected all users of states/2017-01 .* found 1 missing"
+    ):
+        watch(MONTHS[1])
+    assert not Path(f"drift/{MONTHS[1]}").exists()
+
+
+@pytest.mark.parametrize("of", ["vectors", "states"])
+def test_vectors_of_another_model_are_refused(of):
+    watch(MONTHS[0])
+    if of == "vectors":
+        path = f"vectors/{MONTHS[1]}.parquet"
+        table = read_parquet(path)
+        at = table.column_names.index("model_version")
+        others = pa.array(["another"] * len(table))
+        write_parquet(table.set_column(at, "model_version", others), path)
+    else:
+        path = f"states/{MONTHS[0]}/00000/about.json"
+        write_json(read_json(path) | {"model_version": "another"}, path)
+    with pytest.raises(ValueError, match=r"expected .* model .* found .*another"):
+        watch(MONTHS[1])
+
+
+def test_the_drift_of_a_later_month_is_no_month_before():
+    for month in MONTHS[:3]:
+        watch(month)
+    Path("drift/start").rename("drift/first")
+    Path(f"drift/{MONTHS[2]}").rename("drift/start")
+    with pytest.raises(
+        ValueError, match=r"drift/start: expected months before 2017-01, found 2017"
+    ):
+        watch(MONTHS[0])
+
+
 def test_a_missing_state_is_named():
     with pytest.raises(
         FileNotFoundError, match=r"drift/2017-01/measures\.parquet: expected a parquet"
