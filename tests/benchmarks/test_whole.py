@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from benchmarks import whole
+from benchmarks import stages, whole
 from benchmarks.logs import World
 from lurm.params import parse_params
 from lurm.storage import read_json
@@ -29,3 +29,20 @@ def test_the_settings_of_any_world_are_allowed():
     params = parse_params(whole.settings(world, 5000), "the world")
     assert len(params.months) == 24
     assert params.training.through == params.evaluation.as_of == "2016-11"
+
+
+def test_a_folder_that_is_there_already_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="expected one that is not there yet, found .*mine"):
+        whole.main([f"--folder={tmp_path / 'mine'}"])
+    assert (tmp_path / "mine").exists()
+
+
+def test_a_command_is_measured_by_its_own_memory_and_says_why_it_failed():
+    held = bytearray(300_000_000)  # by this process, which counts for nothing
+    assert stages.measure("true")[2] < 100 < len(held) / 1e6
+    assert 150 < stages.measure('python -c "held = bytearray(150_000_000)"')[2] < 250
+    with pytest.raises(
+        RuntimeError, match="ModuleNotFoundError: No module named 'nothing_like_it'"
+    ):
+        stages.measure('python -c "import nothing_like_it"')
