@@ -33,7 +33,7 @@ def test_the_settings_of_any_world_are_allowed():
 
 def test_a_folder_that_is_there_already_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ValueError, match="expected one that is not there yet, found .*mine"):
+    with pytest.raises(ValueError, match=r"expected one that is not there yet, found .*mine"):
         whole.main([f"--folder={tmp_path / 'mine'}"])
     assert (tmp_path / "mine").exists()
 
