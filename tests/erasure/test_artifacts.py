@@ -89,7 +89,8 @@ def test_states_keep_all_others_bit_by_bit(lives, some, n_shards, tmp_path):
     for month in reference.months_of(lives):
         after, _ = encode_month(smen.eval(), after, reference.boi_table(lives, month), month)
     save_states(after, tmp_path / "whole", "v1")
-    for number, (rows, _) in enumerate(parts(after.users, after.users, -(-len(lives) // n_shards))):
+    size = -(-len(lives) // n_shards)
+    for number, (rows, _) in enumerate(parts(after.users, after.users, size, tmp_path)):
         shard = shard_folder(tmp_path / "all", number)
         with growing_states(shard, after.scales, "v1") as append:
             append(load_states(tmp_path / "whole", "v1", rows))
