@@ -100,6 +100,17 @@ def test_spark_refuses_items_without_an_interest_too():
     assert small_world.files("out") == {}
 
 
+@pytest.mark.usefixtures("java")
+def test_spark_names_a_truncated_file_too():
+    small_world.write_settings(build_boi={"engine": "spark"})
+    Path("item_interests.parquet").write_bytes(Path("item_interests.parquet").read_bytes()[:-9])
+    with pytest.raises(
+        ValueError, match=r"item_interests\.parquet: expected a complete parquet file"
+    ):
+        main(ARGS)
+    assert small_world.files("out") == {}
+
+
 @pytest.mark.slow
 def test_a_cluster_of_two_workers_writes_the_bytes_that_duckdb_writes(cluster, tmp_path):
     main(ARGS)
