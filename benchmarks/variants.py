@@ -16,7 +16,7 @@ import torch
 from scipy import sparse
 
 from benchmarks.data_sets import DataSet
-from lurm.boi import boi_query, check_assigned
+from lurm.boi import boi_query, check_assigned, counted
 from lurm.interests.assignment import assign
 from lurm.interests.clustering import cluster, group_interests, sample_items
 from lurm.months import month_number
@@ -90,7 +90,7 @@ def timelines_of(
     for month, behaviors in zip(months, files, strict=True):
         with duckdb.connect() as connection:
             boi = connection.sql(boi_query(connection, behaviors, path)).to_arrow_table()
-            check_assigned(connection, boi["interest"].null_count, behaviors, path)
+            check_assigned(connection, counted(connection.from_arrow(boi)), behaviors, path)
         bags[month_number(month)] = boi
     return build_timelines(bags)
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import duckdb
 
-from lurm.boi import boi_query, check_assigned
+from lurm.boi import boi_query, check_assigned, counted
 from lurm.boi_on_spark import write_boi_parts
 from lurm.console import run_stage
-from lurm.database import database, literal, write_query
+from lurm.database import database, literal, write_sorted
 from lurm.params import BuildBoi, load_params
 from lurm.spark import spark
-from lurm.storage import null_count, replacing, row_count
+from lurm.storage import replacing, row_count
 
 log = logging.getLogger("build_boi")
 
@@ -47,7 +47,7 @@ def bags(
                 session, args.behaviors, args.item_interests, Path(folder, "parts")
             )
         files = ", ".join(literal(part) for part in parts)
-        yield f"SELECT * FROM read_parquet([{files}])"
+        yield f"FROM read_parquet([{files}]) ORDER BY user_id, interest"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         replacing(args.boi) as boi,
         bags(connection, args, settings) as query,
     ):
-        rows = write_query(connection, query, boi)
-        n_unassigned = null_count(boi, "interest")
-        check_assigned(connection, n_unassigned, args.behaviors, args.item_interests)
+        rows = write_sorted(connection, query, boi)
+        n_counted = counted(connection.read_parquet(str(boi)))
+        check_assigned(connection, n_counted, args.behaviors, args.item_interests)
     log.info(
         "%s: %d behaviors in, %d rows of user and interest out",
         *(args.boi, row_count(args.behaviors), rows),

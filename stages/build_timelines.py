@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from lurm.boi import boi_query, check_assigned
+from lurm.boi import boi_query, check_assigned, counted
 from lurm.console import run_stage
 from lurm.database import database, naming, one
 from lurm.months import month_number
@@ -33,14 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with database(params.build_boi.memory_limit, files[0]) as connection:
         for path in files:
             month = month_number(path.stem)
-            unassigned = f"SELECT COUNT(*) FROM bags WHERE month = {month} AND interest IS NULL"
             with naming(path):
                 bags = boi_query(connection, path, args.item_interests)
                 check_same_ids(read_schema(path), read_schema(files[0]), "user_id", str(path))
                 what = "CREATE TABLE bags AS" if path == files[0] else "INSERT INTO bags"
                 connection.execute(f"{what} SELECT {month}::INTEGER AS month, * FROM ({bags})")
-                (n_unassigned,) = one(connection, unassigned)
-                check_assigned(connection, n_unassigned, path, args.item_interests)
+                n_counted = counted(connection.sql(f"FROM bags WHERE month = {month}"))
+                check_assigned(connection, n_counted, path, args.item_interests)
         if not one(connection, "SELECT COUNT(*) FROM bags")[0]:
             raise ValueError(
                 f"{args.training}: expected behaviors to train on, found none in "

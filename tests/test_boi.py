@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lurm.boi import boi_query, check_assigned
+from lurm.boi import boi_query, check_assigned, counted
 from lurm.database import database
 from lurm.storage import read_parquet, write_parquet
 from lurm.tables import BOI, TIMESTAMP, check_columns
@@ -43,9 +43,9 @@ def bags(folder):
     """The table that the query gives, checked."""
     files = folder / "behaviors.parquet", folder / "item_interests.parquet"
     with database("1GB", files[0]) as connection:
-        table = connection.sql(boi_query(connection, *files)).to_arrow_table()
-        check_assigned(connection, table["interest"].null_count, *files)
-        return table
+        found = connection.sql(boi_query(connection, *files)).to_arrow_table()
+        check_assigned(connection, counted(connection.from_arrow(found)), *files)
+        return found
 
 
 def slow_bags(rows):
@@ -115,6 +115,21 @@ def test_a_month_without_behaviors_has_no_bags(tmp_path):
 def test_behaviors_of_items_without_an_interest_are_refused_with_their_number(tmp_path):
     write_inputs(tmp_path, [(1, 0), (1, 4), (2, 4), (2, 5)])
     with pytest.raises(ValueError, match=r"2 items with 3 behaviors have no interest"):
+        bags(tmp_path)
+
+
+def test_a_behavior_lost_among_shared_items_is_found_too(tmp_path):
+    write_inputs(tmp_path, [(1, 3)] * 999 + [(1, 4)])
+    with pytest.raises(ValueError, match=r"1 items with 1 behaviors have no interest"):
+        bags(tmp_path)
+
+
+@pytest.mark.parametrize("shares", [{0: {1: 0.5}}, {0: {1: 1.0, 2: 0.1}}])
+def test_shares_of_an_item_that_do_not_add_up_to_one_are_refused(tmp_path, shares):
+    write_inputs(tmp_path, [(1, 0), (2, 0)], shares=shares)
+    with pytest.raises(
+        ValueError, match=r"item_interests\.parquet: expected weights .* add up to 1"
+    ):
         bags(tmp_path)
 
 

@@ -46,3 +46,49 @@ def test_groups_of_rows_have_the_size_asked_for(table, tmp_path, monkeypatch):
     about = pq.read_metadata(tmp_path / "a")
     sizes = [about.row_group(n).num_rows for n in range(about.num_row_groups)]
     assert sizes == [70_000] * 4 + [20_000]
+
+
+SORTED = "SELECT n, x, CASE WHEN n % 2 = 0 THEN x END AS half FROM ({}) ORDER BY n, x"
+
+
+def sorted_rows(path, source, threads=1):
+    with database.database("1GB", path) as connection:
+        connection.execute(f"SET threads = {threads}")
+        assert database.write_sorted(connection, SORTED.format(source), path) == N
+    return file_hash(path)
+
+
+def test_sorted_rows_are_written_on_all_cores_in_the_same_bytes(table, tmp_path):
+    pq.write_table(table, tmp_path / "whole.parquet")
+    for number, start in enumerate((0, 127_763)):
+        part = table.slice(start, 127_763 if start == 0 else None)
+        pq.write_table(part, tmp_path / f"part{number}.parquet", row_group_size=9_999)
+    whole, parts = f"FROM '{tmp_path}/whole.parquet'", f"FROM '{tmp_path}/part*.parquet'"
+    first = sorted_rows(tmp_path / "a", whole)
+    assert sorted_rows(tmp_path / "b", whole, threads=2) == first
+    assert sorted_rows(tmp_path / "c", parts, threads=4) == first
+    about = pq.read_metadata(tmp_path / "a")
+    sizes = [about.row_group(n).num_rows for n in range(about.num_row_groups)]
+    assert sizes == [122_880, 122_880, N - 2 * 122_880]
+    found = pq.read_table(tmp_path / "a")
+    assert found.drop(["half"]).equals(table.sort_by([("n", "ascending"), ("x", "ascending")]))
+    assert found["half"].null_count == sum(n % 2 for n in table["n"].to_pylist())
+
+
+def test_columns_may_always_be_null_so_that_files_of_other_rows_join(table, tmp_path):
+    pq.write_table(table, tmp_path / "whole.parquet")
+    sorted_rows(tmp_path / "a", f"FROM '{tmp_path}/whole.parquet'")
+    assert all(field.nullable for field in pq.read_schema(tmp_path / "a"))
+    with database.database("1GB", tmp_path / "b") as connection:
+        source = f"FROM '{tmp_path}/whole.parquet' LIMIT 0"
+        assert database.write_sorted(connection, SORTED.format(source), tmp_path / "b") == 0
+    assert pq.read_schema(tmp_path / "b").equals(pq.read_schema(tmp_path / "a"))
+
+
+def test_a_value_that_does_not_fit_is_an_error_of_sorted_rows_too_and_no_null(tmp_path):
+    query = "SELECT CAST(range * 100 AS TINYINT) AS n FROM range(3) ORDER BY n"
+    with (
+        pytest.raises(ValueError, match=r"out of range"),
+        database.database("1GB", tmp_path / "a") as connection,
+    ):
+        database.write_sorted(connection, query, tmp_path / "a")
