@@ -13,7 +13,7 @@ from lurm.anchor_map import anchor_map, anchor_outputs, separation
 from lurm.pretraining import rows_from_centres
 from lurm.smen import Smen, load_smen
 from lurm.storage import file_hash, read_array, read_json, write_json
-from lurm.timelines import load_timelines
+from lurm.timelines import ShardedTimelines
 
 N_BAGS, SEED = 100, 0
 
@@ -27,7 +27,7 @@ def anchors_of(data_set: DataSet, path: Path) -> dict[str, Any]:
     known = read_json(path) if path.exists() else {"key": None}
     key = file_hash(model)
     if known["key"] != key:
-        timelines = load_timelines(data_set.root / "data/timelines")
+        timelines = ShardedTimelines(data_set.root / "data/timelines")
         after, _ = load_smen(model)
         before = _untrained(data_set, after)
         known = {"key": key}

@@ -11,21 +11,28 @@ import torch
 from numpy.typing import NDArray
 
 from lurm.smen import Smen
-from lurm.timelines import Timelines, ranges
+from lurm.timelines import ShardedTimelines, Timelines, ranges
 
 NEIGHBORS = 10
 
 
-def anchor_outputs(smen: Smen, timelines: Timelines, n_bags: int, seed: int) -> NDArray[np.float32]:
-    """r (n, M, H) of eq. 5 for monthly bags drawn at random, at most all, at unit length (or zero)."""
-    drawn = np.random.default_rng(seed).permutation(len(timelines.months))[:n_bags]
-    first, last = timelines.first_entry[drawn], timelines.first_entry[drawn + 1]
+def anchor_outputs(
+    smen: Smen, timelines: Timelines | ShardedTimelines, n_bags: int, seed: int
+) -> NDArray[np.float32]:
+    """r (n, M, H) of eq. 5 for monthly bags, at most all, at unit length (or zero).
+
+    They are drawn at random among those of as many random users.
+    """
+    rng = np.random.default_rng(seed)
+    lives = timelines.take(rng.permutation(len(timelines))[:n_bags])
+    drawn = rng.permutation(lives.n_bags)[:n_bags]
+    first, last = lives.first_entry[drawn], lives.first_entry[drawn + 1]
     entries = ranges(first, last)
     with torch.inference_mode():
         r = smen.multi_anchor(
             torch.from_numpy(np.concatenate([[0], np.cumsum(last - first)])),
-            torch.from_numpy(timelines.interests[entries].astype(np.int64)),
-            torch.from_numpy(timelines.counts[entries]),
+            torch.from_numpy(lives.interests[entries].astype(np.int64)),
+            torch.from_numpy(lives.counts[entries]),
         )
         return torch.nn.functional.normalize(r, dim=2).numpy()
 

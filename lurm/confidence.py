@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lurm.pretraining import CHUNK, view_periods
 from lurm.smen import Smen
-from lurm.timelines import Timelines, ranges
+from lurm.timelines import ShardedTimelines, Timelines
 
 MOST_GROUPS = 16
 
@@ -52,7 +52,12 @@ class Confidence:
 
 
 def measure_confidence(
-    smen: Smen, timelines: Timelines, *, max_users: int, min_group: int, seed: int
+    smen: Smen,
+    timelines: Timelines | ShardedTimelines,
+    *,
+    max_users: int,
+    min_group: int,
+    seed: int,
 ) -> dict[str, Any]:
     """The points of the confidence, as a JSON object.
 
@@ -71,10 +76,10 @@ def measure_confidence(
     from sklearn.isotonic import IsotonicRegression  # slow, and who asks for confidence needs none
 
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(timelines.users))[:max_users])
+    chosen = np.sort(rng.permutation(len(timelines))[:max_users])
     halves = []
     for part in np.split(chosen, range(CHUNK, len(chosen), CHUNK)):
-        one, other = halved(timelines, part, rng)
+        one, other = halved(timelines.take(part), rng)
         both = (np.diff(one.first_bag) > 0) & (np.diff(other.first_bag) > 0)
         halves.append([(_encode(smen, half)[both], _totals(half)[both]) for half in (one, other)])
     (x, n_x), (y, n_y) = (
@@ -121,34 +126,28 @@ def agreement(
     return found
 
 
-def halved(
-    timelines: Timelines, users: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[Timelines, Timelines]:
-    """The lives of the users (rows, ascending) in two halves: each behavior falls into one by chance.
+def halved(lives: Timelines, rng: np.random.Generator) -> tuple[Timelines, Timelines]:
+    """The lives in two halves: each behavior falls into one by chance.
 
     Entries and bags that are left with nothing go; a user may be left with no bag.
     """
-    first, last = timelines.first_bag[users], timelines.first_bag[users + 1]
-    bags = ranges(first, last)
-    begin, end = timelines.first_entry[bags], timelines.first_entry[bags + 1]
-    entries = ranges(begin, end)
-    user = np.repeat(np.arange(len(users)), last - first)  # of each bag
-    bag = np.repeat(np.arange(len(bags)), end - begin)  # of each entry
-    counts = timelines.counts[entries]
+    user = np.repeat(np.arange(len(lives)), np.diff(lives.first_bag))  # of each bag
+    bag = np.repeat(np.arange(lives.n_bags), np.diff(lives.first_entry))  # of each entry
+    counts = lives.counts
     whole = np.floor(counts)  # soft assignment leaves fractions
     rest = (counts - whole) * (rng.random(len(counts)) < 0.5)
     mine = (rng.binomial(whole.astype(np.int64), 0.5) + rest).astype(np.float32)
 
     def life(kept: NDArray[np.float32]) -> Timelines:
         there = kept > 0
-        sizes = np.bincount(bag[there], minlength=len(bags))
-        n_bags = np.bincount(user[sizes > 0], minlength=len(users))
+        sizes = np.bincount(bag[there], minlength=lives.n_bags)
+        n_bags = np.bincount(user[sizes > 0], minlength=len(lives))
         return Timelines(
-            users=timelines.users[:0],  # nobody's life
+            users=lives.users[:0],  # nobody's life
             first_bag=np.concatenate([[0], np.cumsum(n_bags)]),
-            months=timelines.months[bags[sizes > 0]],
+            months=lives.months[sizes > 0],
             first_entry=np.concatenate([[0], np.cumsum(sizes[sizes > 0])]),
-            interests=timelines.interests[entries[there]],
+            interests=lives.interests[there],
             counts=kept[there],
         )
 

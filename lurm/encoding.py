@@ -38,6 +38,8 @@ from lurm.storage import (
     read_json,
     read_parquet,
     row_count,
+    shard_folder,
+    shard_folders,
     write_json,
     write_parquet,
 )
@@ -163,32 +165,6 @@ def _leave_no_empty(folder: Path, error: type[BaseException] | None, *_: object)
             folder.rmdir()
 
 
-def shard_folder(folder: Path, number: int) -> Path:
-    """Where the shard of that number lies among the states in ``folder``."""
-    return folder / f"{number:05}"
-
-
-def shard_folders(folder: Path) -> list[Path]:
-    """The shards of the states in ``folder``, in the order of their users.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: one is missing among them, or there is something else.
-    """
-    found = sorted(folder.glob("*"))
-    if not found:
-        raise FileNotFoundError(
-            f"{folder}: expected the states of users, found none; run encode_users for that month"
-        )
-    if found != [shard_folder(folder, number) for number in range(len(found))]:
-        raise ValueError(
-            f"{folder}: expected shards 00000, 00001, ... and nothing else, found "
-            f"{', '.join(path.name for path in found)}; remove the folder and run `dvc checkout`, or "
-            "encode_users for that month"
-        )
-    return found
-
-
 def save_states(states: UserStates, folder: Path, model_version: str) -> None:
     """Write the states as the only shard of ``folder``, as :func:`growing_states` does."""
     with growing_states(shard_folder(folder, 0), states.scales, model_version) as append:
@@ -208,7 +184,8 @@ def load_states(folder: Path, model_version: str, rows: slice = slice(None)) -> 
 def all_rows(folder: Path) -> list[Piece]:
     """All rows of all shards; raises as :func:`shard_folders` does."""
     return [
-        (shard, slice(0, row_count(shard / "users.parquet"))) for shard in shard_folders(folder)
+        (shard, slice(0, row_count(shard / "users.parquet")))
+        for shard in shard_folders(folder, "encode_users")
     ]
 
 

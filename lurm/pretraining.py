@@ -19,7 +19,7 @@ from lurm.distributed import add_up_gradients, gathered, own_slice
 from lurm.foresight import foretelling_directions
 from lurm.lazy_adam import LazyAdam
 from lurm.smen import Smen, SmenSettings
-from lurm.timelines import Periods, Timelines, cut_periods, ranges
+from lurm.timelines import Periods, ShardedTimelines, Timelines, cut_periods, ranges
 from lurm.views import draw_view, thinned
 
 CHUNK = 4096  # users encoded at once
@@ -69,7 +69,7 @@ def rows_from_centres(centres: NDArray[np.float32], width: int, seed: int) -> ND
 
 
 def pretrain(
-    timelines: Timelines,
+    timelines: Timelines | ShardedTimelines,
     settings: SmenSettings,
     *,
     temperature: float,
@@ -103,12 +103,12 @@ def pretrain(
         ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings;
             another number of centres than interests; too few users of two months to find directions.
     """
-    n_users = len(timelines.users)
+    n_users = len(timelines)
     if n_users < 2:
         raise ValueError(
             f"pretrain_smen: a contrastive loss needs two users or more, the timelines hold {n_users}"
         )
-    last_interest = timelines.interests.max()
+    last_interest = timelines.last_interest
     if last_interest >= settings.n_interests:
         raise ValueError(
             f"pretrain_smen: cluster_interests.n_interests is {settings.n_interests}, the timelines hold "
@@ -136,10 +136,11 @@ def pretrain(
         """For each batch two views of this process's users, and the interests in all users' views."""
         for users in _batches(rng.permutation(n_users), batch_size):
             own = own_slice(len(users))
+            lives, all_of_them = timelines.take(users), np.arange(len(users))
             views, met = [], []
             for _ in range(2):
-                stretch = draw_view(timelines, users, min_view_share, max_view_share, rng)
-                seen = thinned(timelines, *stretch, min_kept_share, rng)
+                stretch = draw_view(lives, all_of_them, min_view_share, max_view_share, rng)
+                seen = thinned(lives, *stretch, min_kept_share, rng)
                 first, last = seen.first_bag[:-1][own], seen.first_bag[1:][own]
                 views.append(view_periods(seen, first, last, settings))
                 met.append(seen.interests)
@@ -170,20 +171,23 @@ def pretrain(
     return smen.cpu().eval(), losses
 
 
-def published(smen: Smen, timelines: Timelines, users: NDArray[np.int64]) -> NDArray[np.float32]:
+def published(
+    smen: Smen, timelines: Timelines | ShardedTimelines, users: NDArray[np.int64]
+) -> NDArray[np.float32]:
     """The published vectors (n, k) of the users' whole lives; users: (n,) row numbers."""
     vectors = [np.zeros((0, smen.settings.n_published), dtype=np.float32)]
     for part in np.split(users, range(CHUNK, len(users), CHUNK)):
-        first, last = timelines.first_bag[part], timelines.first_bag[part + 1]
+        lives = timelines.take(part)
+        first, last = lives.first_bag[:-1], lives.first_bag[1:]
         with torch.no_grad():
-            encoded = smen(view_periods(timelines, first, last, smen.settings))
+            encoded = smen(view_periods(lives, first, last, smen.settings))
             vectors.append(smen.publish(encoded).numpy())
     return np.concatenate(vectors)
 
 
 def _cuts(
     smen: Smen,
-    timelines: Timelines,
+    timelines: Timelines | ShardedTimelines,
     groups: NDArray[np.int32] | None,
     rng: np.random.Generator,
 ) -> Iterator[tuple[NDArray[np.float32], sparse.csr_matrix]]:
@@ -191,22 +195,21 @@ def _cuts(
 
     Of very many lives a sample is cut, so that time and memory do not follow their number.
     """
-    first, last = timelines.first_bag[:-1], timelines.first_bag[1:]
-    sample = rng.permutation(len(first))[:LIVES]
-    sample.sort()
+    lives = timelines.take(np.sort(rng.permutation(len(timelines))[:LIVES]))
+    first, last = lives.first_bag[:-1], lives.first_bag[1:]
     owner = np.repeat(np.arange(len(first)), last - first)
-    for month in np.unique(timelines.months)[:-1][-CUTS:]:
-        until = first + np.bincount(owner[timelines.months <= month], minlength=len(first))
-        soon = first + np.bincount(owner[timelines.months <= month + AFTER], minlength=len(first))
-        users = sample[until[sample] > first[sample]]
+    for month in np.unique(lives.months)[:-1][-CUTS:]:
+        until = first + np.bincount(owner[lives.months <= month], minlength=len(first))
+        soon = first + np.bincount(owner[lives.months <= month + AFTER], minlength=len(first))
+        users = np.flatnonzero(until > first)
         if not len(users):
             continue
         vectors = []
         for part in np.split(users, range(CHUNK, len(users), CHUNK)):
             with torch.no_grad():
-                encoded = smen(view_periods(timelines, first[part], until[part], smen.settings))
+                encoded = smen(view_periods(lives, first[part], until[part], smen.settings))
             vectors.append(encoded.flatten(1).cpu().numpy())
-        met = _interests_met(timelines, until[users], soon[users], smen.settings.n_interests)
+        met = _interests_met(lives, until[users], soon[users], smen.settings.n_interests)
         if groups is not None:
             of_group = sparse.csr_matrix((np.ones(len(groups)), (np.arange(len(groups)), groups)))
             met = sparse.csr_matrix(sparse.hstack([met, (met @ of_group).minimum(1)]))

@@ -64,6 +64,30 @@ def filling(folder: Path) -> Iterator[None]:
         raise
 
 
+def shard_folder(folder: Path, number: int) -> Path:
+    """Where the shard of that number lies in ``folder``."""
+    return folder / f"{number:05}"
+
+
+def shard_folders(folder: Path, stage: str) -> list[Path]:
+    """The shards in ``folder``, in the order of their users; ``stage`` writes them.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: one is missing among them, or there is something else.
+    """
+    found = sorted(folder.glob("*"))
+    if not found:
+        raise FileNotFoundError(f"{folder}: expected users in shards, found none; run {stage}")
+    if found != [shard_folder(folder, number) for number in range(len(found))]:
+        raise ValueError(
+            f"{folder}: expected shards 00000, 00001, ... and nothing else, found "
+            f"{', '.join(path.name for path in found)}; remove the folder and run `dvc checkout`, or "
+            f"{stage}"
+        )
+    return found
+
+
 def write_parquet(table: pa.Table, path: Path | str) -> None:
     """Write ``table`` as zstd parquet."""
     with replacing(path) as temporary:

@@ -1,12 +1,16 @@
 """A user's life as one sparse sequence of bags, in flat arrays that can be memory-mapped.
 
+On disk they lie in shards, folders of at most SHARD users in the order of their ids.
+
 Letters: U users, B monthly bags of all users, E entries (interest, count) of all bags, n sequences in a
 batch, P periods of all n sequences, D interests.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from lurm.storage import growing_array, read_array, read_parquet, write_array, write_parquet
+from lurm.storage import (
+    growing_array,
+    read_array,
+    read_json,
+    read_parquet,
+    read_schema,
+    shard_folder,
+    shard_folders,
+    write_array,
+    write_json,
+    write_parquet,
+)
+
+SHARD = 262_144  # users
 
 
 @dataclass(frozen=True)
@@ -26,12 +43,98 @@ class Timelines:
     ``first_entry[b]:first_entry[b + 1]``. Months are month numbers (:func:`lurm.months.month_number`).
     """
 
-    users: pa.Array  # (U,)
+    users: pa.Array  # (U,), or none where nobody asks whose lives they are
     first_bag: NDArray[np.int64]  # (U + 1,)
     months: NDArray[np.int32]  # (B,)
     first_entry: NDArray[np.int64]  # (B + 1,)
     interests: NDArray[np.int32]  # (E,)
     counts: NDArray[np.float32]  # (E,)
+
+    def __len__(self) -> int:
+        """Number of users."""
+        return len(self.first_bag) - 1
+
+    @property
+    def n_bags(self) -> int:
+        """Number of monthly bags."""
+        return len(self.months)
+
+    @property
+    def last_interest(self) -> int:
+        """The largest number of an interest, -1 if there is none."""
+        return int(self.interests.max(initial=-1))
+
+    def take(self, rows: NDArray[np.int64]) -> "Timelines":
+        """The lives in these rows, in memory, in the order of the rows and without ids."""
+        bags = ranges(self.first_bag[rows], self.first_bag[rows + 1])
+        first, last = self.first_entry[bags], self.first_entry[bags + 1]
+        entries = ranges(first, last)
+        return Timelines(
+            users=self.users[:0],
+            first_bag=_edges(self.first_bag[rows + 1] - self.first_bag[rows]),
+            months=self.months[bags],
+            first_entry=_edges(last - first),
+            interests=self.interests[entries],
+            counts=self.counts[entries],
+        )
+
+
+class ShardedTimelines:
+    """The timelines in a folder, shard by shard: a shard is mapped when a life of it is first asked for.
+
+    Its five files then stay open. In memory are a few numbers of each shard, and no user's id.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: a shard is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folders = shard_folders(folder, "build_timelines")
+        self._about = [read_json(shard / "about.json") for shard in self._folders]
+        self._first_user = _edges(np.array([about["users"] for about in self._about]))
+        self._open: dict[int, Timelines] = {}
+
+    def __len__(self) -> int:
+        """Number of users."""
+        return int(self._first_user[-1])
+
+    @property
+    def n_bags(self) -> int:
+        """Number of monthly bags."""
+        return sum(about["bags"] for about in self._about)
+
+    @property
+    def last_interest(self) -> int:
+        """The largest number of an interest."""
+        return max(about["last_interest"] for about in self._about)
+
+    @property
+    def id_type(self) -> pa.DataType:
+        """What the users' ids are."""
+        return read_schema(self._folders[0] / "users.parquet").field("user_id").type
+
+    @property
+    def users(self) -> pa.Array:
+        """The ids of all users (U,), read from disk."""
+        return pa.concat_arrays([_ids(shard) for shard in self._folders])
+
+    def take(self, rows: NDArray[np.int64]) -> Timelines:
+        """The lives in these rows, as :meth:`Timelines.take` gives them."""
+        of_shard = np.searchsorted(self._first_user, rows, side="right") - 1
+        order = np.argsort(of_shard, kind="stable")
+        parts = [
+            self._shard(int(number)).take(rows[of_shard == number] - self._first_user[number])
+            for number in np.unique(of_shard)
+        ] or [self._shard(0).take(rows)]
+        if len(parts) == 1:
+            return parts[0]
+        return _concatenated(parts).take(np.argsort(order))
+
+    def _shard(self, number: int) -> Timelines:
+        if number not in self._open:
+            self._open[number] = load_shard(self._folders[number], with_users=False)
+        return self._open[number]
 
 
 @dataclass(frozen=True)
@@ -83,63 +186,120 @@ def build_timelines(boi: dict[int, pa.Table]) -> Timelines:
 
 
 def save_timelines(timelines: Timelines, folder: Path) -> None:
-    """Write the timelines as users.parquet and one ``.npy`` per array."""
-    write_parquet(pa.table({"user_id": timelines.users}), folder / "users.parquet")
-    for name in _arrays():
+    """Write the timelines as the only shard of ``folder``."""
+    save_shard(timelines, shard_folder(folder, 0))
+
+
+def save_shard(timelines: Timelines, folder: Path) -> None:
+    """Write users.parquet, one ``.npy`` per array, and about.json."""
+    for name in _KINDS:
         write_array(getattr(timelines, name), folder / f"{name}.npy")
+    _finish(folder, timelines.users, timelines.n_bags, timelines.last_interest)
 
 
-def write_timelines(rows: Iterable[pa.RecordBatch], folder: Path) -> tuple[int, int, int]:
-    """Write the files of :func:`save_timelines` in memory that follows a batch, but for the users' ids.
+def _finish(folder: Path, users: pa.Array, n_bags: int, last_interest: int) -> None:
+    write_parquet(pa.table({"user_id": users}), folder / "users.parquet")
+    about = {"users": len(users), "bags": n_bags, "last_interest": last_interest}
+    write_json(about, folder / "about.json")
+
+
+def write_timelines(
+    rows: Iterable[pa.RecordBatch], folder: Path, users_per_shard: int = SHARD
+) -> tuple[int, int, int]:
+    """Write shards as :func:`save_shard` does, in memory that follows a batch and a shard's ids.
 
     Returns numbers of users, bags and entries.
 
     Args:
         rows: columns ``user_id``, ``month`` (a number), ``interest`` and ``count``, in batches of any size,
             sorted by the first three over all of them.
+        folder: where shards are written.
+        users_per_shard: of all shards but the last.
     """
+    written = [
+        _write_shard((batch for _, batch in batches), shard_folder(folder, number))
+        for number, batches in groupby(_by_shard(rows, users_per_shard), key=itemgetter(0))
+    ]
+    n_users, n_bags, n_entries = (sum(numbers) for numbers in zip(*written, strict=True))
+    return n_users, n_bags, n_entries
+
+
+def _by_shard(
+    rows: Iterable[pa.RecordBatch], users_per_shard: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches, cut where a shard ends, each with the number of its shard."""
+    n_users, last_user = 0, None
+    for batch in rows:
+        if not len(batch):
+            continue
+        user_of_row = n_users - 1 + np.cumsum(_begins(batch["user_id"], last_user))
+        shard_of_row = user_of_row // users_per_shard
+        cuts = np.flatnonzero(np.diff(shard_of_row, prepend=-1))
+        for start, stop in zip(cuts, [*cuts[1:], len(batch)], strict=True):
+            yield int(shard_of_row[start]), batch.slice(start, stop - start)
+        n_users, last_user = int(user_of_row[-1]) + 1, batch["user_id"][-1]
+
+
+def _begins(users: pa.Array, before: pa.Scalar | None) -> NDArray[np.bool_]:
+    """Where another user than in the row before begins (n,); ``before`` stands over the first."""
+    other = pc.not_equal(users[1:], users[:-1]).to_numpy(zero_copy_only=False)
+    return np.append(before is None or users[0] != before, other)
+
+
+def _write_shard(batches: Iterable[pa.RecordBatch], folder: Path) -> tuple[int, int, int]:
     users: list[pa.Array] = []
     n_users = n_bags = n_entries = 0
     last_user: pa.Scalar | None = None
-    last_month = -1
+    last_month = last_interest = -1
     with ExitStack() as files:
         append = {
             name: files.enter_context(growing_array(folder / f"{name}.npy", kind))
             for name, kind in _KINDS.items()
         }
-        for batch in rows:
-            if not len(batch):
-                continue
+        for batch in batches:
             user, month = batch["user_id"], batch["month"].to_numpy()
-            other_user = pc.not_equal(user[1:], user[:-1]).to_numpy(zero_copy_only=False)
-            new_user = np.append(last_user is None or user[0] != last_user, other_user)
+            interests = batch["interest"].to_numpy()
+            new_user = _begins(user, last_user)
             new_bag = new_user | (np.diff(month, prepend=last_month) != 0)
             append["first_bag"](n_bags + (np.cumsum(new_bag) - 1)[new_user])
             append["months"](month[new_bag])
             append["first_entry"](n_entries + np.flatnonzero(new_bag))
-            append["interests"](batch["interest"].to_numpy())
+            append["interests"](interests)
             append["counts"](batch["count"].to_numpy())
             users.append(user.filter(pa.array(new_user)))
             n_users, n_bags = n_users + int(new_user.sum()), n_bags + int(new_bag.sum())
-            n_entries += len(batch)
+            n_entries, last_interest = n_entries + len(batch), max(last_interest, interests.max())
             last_user, last_month = user[-1], int(month[-1])
         append["first_bag"](np.array([n_bags]))
         append["first_entry"](np.array([n_entries]))
-        ids = pa.concat_arrays(users)
-        write_parquet(pa.table({"user_id": ids}), folder / "users.parquet")
+        _finish(folder, pa.concat_arrays(users), n_bags, int(last_interest))
     return n_users, n_bags, n_entries
 
 
-def load_timelines(folder: Path) -> Timelines:
-    """The timelines that :func:`save_timelines` wrote; the arrays are memory-mapped."""
-    users = read_parquet(folder / "users.parquet")["user_id"].combine_chunks()
+def load_shard(folder: Path, *, with_users: bool = True) -> Timelines:
+    """The timelines that :func:`save_shard` wrote; the arrays are memory-mapped."""
+    arrays = {name: read_array(folder / f"{name}.npy") for name in _KINDS}
+    return Timelines(users=_ids(folder) if with_users else pa.array([]), **arrays)
+
+
+def _ids(shard: Path) -> pa.Array:
+    return read_parquet(shard / "users.parquet")["user_id"].combine_chunks()
+
+
+def _concatenated(parts: list[Timelines]) -> Timelines:
     return Timelines(
-        users=users, **{name: read_array(folder / f"{name}.npy") for name in _arrays()}
+        users=parts[0].users[:0],
+        first_bag=_edges(np.concatenate([np.diff(part.first_bag) for part in parts])),
+        months=np.concatenate([part.months for part in parts]),
+        first_entry=_edges(np.concatenate([np.diff(part.first_entry) for part in parts])),
+        interests=np.concatenate([part.interests for part in parts]),
+        counts=np.concatenate([part.counts for part in parts]),
     )
 
 
-def _arrays() -> list[str]:
-    return list(_KINDS)
+def _edges(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where ranges of these lengths (n,) begin and end, laid end to end (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(lengths)])
 
 
 def ranges(first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:

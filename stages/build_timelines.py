@@ -1,7 +1,7 @@
 """Lay the training users' lives out as sequences of monthly bags, ready to be memory-mapped.
 
 In:  the pinned behaviors of the training months; the interests of the items known by then.
-Out: a folder of users.parquet and flat arrays (lurm/timelines.py says how they hang together).
+Out: shards of users, each users.parquet and flat arrays (lurm/timelines.py says how they hang together).
 """
 
 import argparse
@@ -14,7 +14,7 @@ from lurm.console import run_stage
 from lurm.database import database, naming, one
 from lurm.months import month_number
 from lurm.params import load_params
-from lurm.storage import month_files, read_schema, row_count
+from lurm.storage import filling, month_files, read_schema, row_count
 from lurm.tables import check_same_ids
 from lurm.timelines import write_timelines
 
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{files[0].stem}..{files[-1].stem}; choose other training.months"
             )
         rows = connection.sql("SELECT * FROM bags ORDER BY user_id, month, interest")
-        written = write_timelines(rows.to_arrow_reader(), args.timelines)
+        with filling(args.timelines):
+            written = write_timelines(rows.to_arrow_reader(), args.timelines)
     log.info(
         "%s: %d behaviors in, %d users with %d monthly bags and %d entries out",
         *(args.timelines, sum(map(row_count, files)), *written),

@@ -21,7 +21,7 @@ from lurm.interests.places import interest_map, neighbors
 from lurm.params import load_params
 from lurm.smen import load_smen
 from lurm.storage import read_array, write_parquet
-from lurm.timelines import load_timelines
+from lurm.timelines import ShardedTimelines
 
 log = logging.getLogger("map_interests")
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     write_parquet(interests, args.interest_map)
 
-    outputs = anchor_outputs(smen, load_timelines(args.timelines), settings.bags, settings.seed)
+    outputs = anchor_outputs(smen, ShardedTimelines(args.timelines), settings.bags, settings.seed)
     places = anchor_map(outputs, settings.seed)
     anchors = pa.table(
         {

@@ -16,7 +16,7 @@ from lurm.console import run_stage
 from lurm.params import load_params
 from lurm.smen import load_smen
 from lurm.storage import write_json
-from lurm.timelines import load_timelines
+from lurm.timelines import ShardedTimelines
 
 log = logging.getLogger("measure_confidence")
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # the last digits depend on the number of threads
 
     smen, version = load_smen(args.smen)
-    timelines = load_timelines(args.timelines)
+    timelines = ShardedTimelines(args.timelines)
     found = measure_confidence(smen, timelines, **settings.model_dump())
     write_json({"model_version": version.model, **found}, args.confidence)
     points = found["points"]

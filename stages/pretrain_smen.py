@@ -35,7 +35,7 @@ from lurm.storage import (
     write_json,
     write_tensors,
 )
-from lurm.timelines import load_timelines
+from lurm.timelines import ShardedTimelines
 from lurm.vectors import vector_matrix, vector_space
 
 log = logging.getLogger("pretrain_smen")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     params = load_params("params.yaml")
     chosen = params.pretrain_smen
 
-    timelines = load_timelines(args.timelines)
+    timelines = ShardedTimelines(args.timelines)
     standing = read_standing(args.standing, params.training.through)
     if chosen.space == "new":
         standing = None
@@ -104,12 +104,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if standing is not None:
         about["space_version"] = vector_space(standing)
     write_tensors(smen.state_dict(), args.smen, {**about, **settings.to_json()})
-    save_states(no_users(settings, timelines.users.type), args.start, version)
+    save_states(no_users(settings, timelines.id_type), args.start, version)
     write_csv({"epoch": range(1, len(losses) + 1), "loss": losses}, args.plot)
     result = {
         **about,
-        "n_users": len(timelines.users),
-        "n_bags": len(timelines.months),
+        "n_users": len(timelines),
+        "n_bags": timelines.n_bags,
         "n_weights": sum(tensor.numel() for tensor in smen.parameters()),
         "loss": losses[-1],
     }

@@ -23,12 +23,11 @@ from lurm.encoding import (
     no_users,
     parts,
     save_states,
-    shard_folder,
     user_vectors,
 )
 from lurm.months import month_name
 from lurm.smen import Smen, SmenSettings, Version
-from lurm.storage import file_hash
+from lurm.storage import file_hash, shard_folder
 from lurm.tables import user_vectors_schema
 from tests import reference
 

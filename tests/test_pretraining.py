@@ -11,7 +11,7 @@ from lurm import pretraining
 from lurm.foresight import foretelling_directions
 from lurm.pretraining import pretrain, rows_from_centres, view_periods
 from lurm.smen import Smen, SmenSettings
-from lurm.timelines import build_timelines
+from lurm.timelines import Timelines, build_timelines
 from tests import reference
 
 SETTINGS = SmenSettings(n_interests=40, n_anchors=2, width=8, scales={"month": 1, "year": 12})
@@ -155,18 +155,24 @@ def test_fewer_than_two_users_are_refused(n_users):
 
 
 def test_every_epoch_meets_every_user_twice_in_an_order_of_its_own(timelines, monkeypatch):
-    met, draw_view = [], pretraining.draw_view
+    met, n_views, take, draw_view = [], [], Timelines.take, pretraining.draw_view
 
-    def recorded(timelines, users, *options):
-        met.extend(users.tolist())
+    def take_recorded(timelines, rows):
+        met.extend(rows.tolist())
+        return take(timelines, rows)
+
+    def draw_recorded(timelines, users, *options):
+        n_views.append(len(users))
         return draw_view(timelines, users, *options)
 
-    monkeypatch.setattr(pretraining, "draw_view", recorded)
+    monkeypatch.setattr(Timelines, "take", take_recorded)
+    monkeypatch.setattr(pretraining, "draw_view", draw_recorded)
     pretrain(timelines, SETTINGS, **OPTIONS)
-    n = len(timelines.users)
-    first, second = met[: 2 * n], met[2 * n :]
-    assert sorted(first) == sorted(second) == sorted([*range(n), *range(n)])
+    n = len(timelines)
+    first, second = met[:n], met[n : 2 * n]
+    assert sorted(first) == sorted(second) == list(range(n))
     assert first != second
+    assert sum(n_views) == OPTIONS["epochs"] * 2 * n
 
 
 @given(st.integers(1, 12), st.integers(0, 20), st.integers(0, 3))

@@ -1,7 +1,9 @@
 """Timelines and their periods against dictionaries of counts."""
 
 import math
+import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lurm.timelines import (
+    ShardedTimelines,
     build_timelines,
     cut_periods,
-    load_timelines,
+    load_shard,
     ranges,
+    save_shard,
     save_timelines,
     write_timelines,
 )
@@ -69,21 +73,89 @@ def test_no_count_is_lost_and_users_and_months_are_in_order(lives):
 @settings(max_examples=50, deadline=None)
 @given(many_lives, st.integers(1, 7))
 def test_written_in_batches_of_any_size_the_bytes_are_the_same(lives, size):
+    rows = rows_of(lives)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, batches = Path(folder, "whole"), Path(folder, "batches")
+        timelines = build_timelines(reference.boi_tables(lives))
+        save_timelines(timelines, whole)
+        numbers = write_timelines(in_batches(rows, size), batches)
+        assert numbers == (len(timelines), timelines.n_bags, len(timelines.counts))
+        assert files(batches) == files(whole)
+
+
+@settings(max_examples=50, deadline=None)
+@given(many_lives, st.integers(1, 7), st.integers(1, 3))
+def test_in_shards_of_any_size_every_user_has_the_own_life_in_one_of_them(lives, size, of_shard):
+    timelines = build_timelines(reference.boi_tables(lives))
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = write_timelines(in_batches(rows_of(lives), size), Path(folder), of_shard)
+        assert numbers == (len(timelines), timelines.n_bags, len(timelines.counts))
+        shards = [load_shard(shard) for shard in sorted(Path(folder).iterdir())]
+        *full, last = map(len, shards)
+        assert set(full) <= {of_shard}
+        assert 0 < last <= of_shard
+        found = {}
+        for shard in shards:
+            assert not found.keys() & as_lives(shard).keys()
+            found |= as_lives(shard)
+        assert found == lives
+        sharded = ShardedTimelines(Path(folder))
+        assert len(sharded) == len(timelines)
+        assert sharded.users.equals(timelines.users)
+        assert sharded.id_type == timelines.users.type
+        assert (sharded.n_bags, sharded.last_interest) == (
+            timelines.n_bags,
+            timelines.last_interest,
+        )
+
+
+@settings(max_examples=50, deadline=None)
+@given(many_lives, st.integers(1, 3), st.data())
+def test_lives_are_taken_in_the_order_asked_for_from_memory_and_from_shards(lives, of_shard, data):
+    timelines = build_timelines(reference.boi_tables(lives))
+    rows = np.array(data.draw(st.lists(st.integers(0, len(lives) - 1), max_size=8)), dtype=np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        write_timelines(in_batches(rows_of(lives), 3), Path(folder), of_shard)
+        for taken in (timelines.take(rows), ShardedTimelines(Path(folder)).take(rows)):
+            assert len(taken) == len(rows)
+            named = replace(taken, users=pa.array([str(place) for place in range(len(rows))]))
+            expected = {
+                str(place): lives[timelines.users[row].as_py()] for place, row in enumerate(rows)
+            }
+            assert as_lives(named) == expected
+
+
+def test_timelines_of_which_a_shard_is_missing_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"found none; run build_timelines"):
+        ShardedTimelines(tmp_path)
+    lives = {user: {FIRST: {0: 1.0}} for user in range(3)}
+    write_timelines(in_batches(rows_of(lives), 3), tmp_path, 1)
+    shutil.rmtree(tmp_path / "00001")
+    with pytest.raises(ValueError, match=r"expected shards 00000, 00001, \.\.\. and nothing else"):
+        ShardedTimelines(tmp_path)
+
+
+def rows_of(lives):
+    """The lives as sorted rows of user, month, interest and count."""
     tables = [
         table.append_column("month", pa.array([month] * len(table), pa.int32()))
         for month, table in reference.boi_tables(lives).items()
     ]
     order = [(name, "ascending") for name in ("user_id", "month", "interest")]
-    rows = pa.concat_tables(tables).sort_by(order)
-    with tempfile.TemporaryDirectory() as folder:
-        whole, batches = Path(folder, "whole"), Path(folder, "batches")
-        timelines = build_timelines(reference.boi_tables(lives))
-        save_timelines(timelines, whole)
-        cut = [rows[k : k + size].combine_chunks().to_batches() for k in range(0, len(rows), size)]
-        numbers = write_timelines((batch for part in cut for batch in part), batches)
-        assert numbers == tuple(map(len, (timelines.users, timelines.months, timelines.counts)))
-        for path in whole.iterdir():
-            assert path.read_bytes() == (batches / path.name).read_bytes(), path.name
+    return pa.concat_tables(tables).sort_by(order)
+
+
+def in_batches(rows, size):
+    for k in range(0, len(rows), size):
+        yield from rows[k : k + size].combine_chunks().to_batches()
+
+
+def files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @settings(max_examples=50, deadline=None)
@@ -136,8 +208,8 @@ def test_no_month_at_all_gives_no_sequence_and_no_user_no_timeline():
 def test_timelines_come_back_from_disk_mapped_and_not_read(users, tmp_path):
     lives = {user: {FIRST + i: {i: 1.5}} for i, user in enumerate(users)}
     timelines = build_timelines(reference.boi_tables(lives))
-    save_timelines(timelines, tmp_path)
-    loaded = load_timelines(tmp_path)
+    save_shard(timelines, tmp_path)
+    loaded = load_shard(tmp_path)
     assert as_lives(loaded) == lives
     assert loaded.users.equals(timelines.users)
     assert isinstance(loaded.counts, np.memmap)

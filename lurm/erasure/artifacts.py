@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from lurm.erasure.rows import Found, find_rows, leave_out
 from lurm.erasure.tombstones import Tombstones
-from lurm.storage import read_json, read_parquet, read_schema, write_json, write_text
+from lurm.storage import (
+    read_json,
+    read_parquet,
+    read_schema,
+    shard_folders,
+    write_json,
+    write_text,
+)
 
 HASH_OF_BEHAVIORS = "sha256"  # in a profile
 HASH_OF_LABELS = b"behaviors_sha256"  # in the metadata of labels
@@ -102,18 +109,10 @@ def page(source: Path, target: Path, freeing: Freeing) -> Found:
 
 def states(source: Path, target: Path, freeing: Freeing) -> Found:
     """A folder of user states; see :mod:`lurm.encoding`."""
-    from lurm.encoding import (
-        growing_states,
-        load_shard,
-        shard_folders,
-    )  # torch takes seconds to import
+    from lurm.encoding import growing_states, load_shard  # torch takes seconds to import
 
-    shards = {shard: _users(shard, freeing.tombstones) for shard in shard_folders(source)}
-    found = Found(
-        sum(of_shard.rows for of_shard, _ in shards.values()),
-        frozenset().union(*(of_shard.users for of_shard, _ in shards.values())),
-    )
-    for shard, (_, kept) in shards.items() if found.rows else ():
+    found, shards = _users_of_shards(source, freeing.tombstones, "encode_users")
+    for shard, kept in shards.items() if found.rows else ():
         version = read_json(shard / "about.json")["model_version"]
         before = load_shard(shard, version)
         scales = {
@@ -136,25 +135,27 @@ def states(source: Path, target: Path, freeing: Freeing) -> Found:
 
 def timelines(source: Path, target: Path, freeing: Freeing) -> Found:
     """A folder of timelines; see :mod:`lurm.timelines`."""
-    from lurm.timelines import Timelines, load_timelines, ranges, save_timelines
+    from lurm.timelines import load_shard, save_shard
 
-    found, kept = _users(source, freeing.tombstones)
-    if found.rows:
-        before = load_timelines(source)
-        n_bags = np.diff(before.first_bag)[kept]
-        bags = ranges(before.first_bag[:-1][kept], before.first_bag[1:][kept])
-        n_entries = np.diff(before.first_entry)[bags]
-        entries = ranges(before.first_entry[bags], before.first_entry[bags + 1])
-        after = Timelines(
-            users=before.users.filter(pa.array(kept)),
-            first_bag=np.concatenate([[0], np.cumsum(n_bags)]),
-            months=before.months[bags],
-            first_entry=np.concatenate([[0], np.cumsum(n_entries)]),
-            interests=before.interests[entries],
-            counts=before.counts[entries],
-        )
-        save_timelines(after, target)
+    found, shards = _users_of_shards(source, freeing.tombstones, "build_timelines")
+    for shard, kept in shards.items() if found.rows else ():
+        before = load_shard(shard)
+        users = before.users.filter(pa.array(kept))
+        lives = before.take(np.flatnonzero(kept))
+        save_shard(replace(lives, users=users), target / shard.name)
     return found
+
+
+def _users_of_shards(
+    folder: Path, tombstones: Tombstones, stage: str
+) -> tuple[Found, dict[Path, NDArray[np.bool_]]]:
+    """What is found in all shards, and for each which users stay."""
+    shards = {shard: _users(shard, tombstones) for shard in shard_folders(folder, stage)}
+    found = Found(
+        sum(of_shard.rows for of_shard, _ in shards.values()),
+        frozenset().union(*(of_shard.users for of_shard, _ in shards.values())),
+    )
+    return found, {shard: kept for shard, (_, kept) in shards.items()}
 
 
 def index(source: Path, target: Path, freeing: Freeing) -> Found:

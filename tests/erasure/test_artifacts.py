@@ -17,7 +17,6 @@ from lurm.encoding import (
     no_users,
     parts,
     save_states,
-    shard_folder,
 )
 from lurm.erasure.artifacts import (
     Freeing,
@@ -34,8 +33,15 @@ from lurm.erasure.tombstones import Tombstones
 from lurm.reporting.explorer import explorer_page
 from lurm.reporting.validation_page import validation_page
 from lurm.smen import Smen, SmenSettings
-from lurm.storage import read_json, read_parquet, read_schema, write_json, write_parquet
-from lurm.timelines import build_timelines, save_timelines
+from lurm.storage import (
+    read_json,
+    read_parquet,
+    read_schema,
+    shard_folder,
+    write_json,
+    write_parquet,
+)
+from lurm.timelines import build_timelines, save_shard
 from lurm.use.index import build_index, read_index, write_index
 from lurm.vectors import vector_matrix
 from tests import reference
@@ -68,11 +74,13 @@ def without(lives, *users):
     return {user: life for user, life in lives.items() if user not in users}
 
 
-def test_timelines_are_those_of_all_others(lives, some, tmp_path):
-    save_timelines(build_timelines(reference.boi_tables(lives)), tmp_path / "all")
-    save_timelines(
-        build_timelines(reference.boi_tables(without(lives, *some))), tmp_path / "others"
-    )
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_timelines_are_those_of_all_others(lives, some, n_shards, tmp_path):
+    for number, users in enumerate(np.array_split(sorted(lives), n_shards)):
+        for name, gone in {"all": (), "others": some}.items():
+            of_shard = {int(user): lives[user] for user in users if user not in gone}
+            timelines_of_shard = build_timelines(reference.boi_tables(of_shard))
+            save_shard(timelines_of_shard, shard_folder(tmp_path / name, number))
     assert timelines(tmp_path / "all", tmp_path / "freed", freeing(*some, -1)).rows == 3
     assert files(tmp_path / "freed") == {
         name.replace("others", "freed"): content

@@ -5,7 +5,7 @@ import pytest
 
 from lurm.months import month_number
 from lurm.storage import read_parquet, write_parquet
-from lurm.timelines import load_timelines
+from lurm.timelines import load_shard
 from stages.build_timelines import main
 from tests import small_world
 
@@ -23,7 +23,7 @@ def workspace(tmp_path, monkeypatch):
 
 def test_the_timelines_hold_every_behavior_of_the_training_months_where_it_belongs():
     main(ARGS)
-    timelines = load_timelines(Path("out"))
+    timelines = load_shard(Path("out/00000"))
     found = {}
     for u, user in enumerate(timelines.users.to_pylist()):
         for b in range(timelines.first_bag[u], timelines.first_bag[u + 1]):

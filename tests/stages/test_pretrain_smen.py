@@ -11,7 +11,7 @@ from lurm.encoding import load_states
 from lurm.pretraining import published
 from lurm.smen import load_smen
 from lurm.storage import read_json, write_json, write_parquet
-from lurm.timelines import build_timelines, load_timelines, save_timelines
+from lurm.timelines import ShardedTimelines, build_timelines, save_timelines
 from stages.pretrain_smen import main
 from tests import reference, small_world
 
@@ -100,7 +100,7 @@ def test_a_complement_of_three_scales_is_refused():
 
 
 def test_timelines_that_are_incomplete_are_refused():
-    Path("timelines/counts.npy").unlink()
+    Path("timelines/00000/counts.npy").unlink()
     refused(r"counts\.npy", FileNotFoundError)
 
 
@@ -120,7 +120,7 @@ def test_centres_of_another_number_than_the_interests_are_refused():
 def stand(month="2017-03", keep=slice(None)):
     """Let what the stage has made be the standing release; returns its vectors, (U, 5)."""
     smen, version = load_smen(Path(OUTS["smen"]))
-    timelines = load_timelines(Path("timelines"))
+    timelines = ShardedTimelines(Path("timelines"))
     vectors = published(smen, timelines, np.arange(len(timelines.users)))
     table = pa.table(
         {
@@ -147,7 +147,7 @@ def test_a_retraining_keeps_the_space_and_turns_its_vectors_into_it():
     result = read_json(OUTS["result"])
     assert result["space_version"] == second.space
     assert result["alignment"]["n_users"] == 10
-    timelines = load_timelines(Path("timelines"))
+    timelines = ShardedTimelines(Path("timelines"))
     new = published(smen, timelines, np.arange(10))
     raw = turned_back(new, smen.turn, smen.offset)
     spread = ((old - old.mean(0)) ** 2).sum()
@@ -162,7 +162,7 @@ def test_the_same_training_again_is_turned_onto_itself():
     main(ARGS)
     smen, _ = load_smen(Path(OUTS["smen"]))
     assert read_json(OUTS["result"])["alignment"]["explained"] == pytest.approx(1, abs=0.01)
-    new = published(smen, load_timelines(Path("timelines")), np.arange(10))
+    new = published(smen, ShardedTimelines(Path("timelines")), np.arange(10))
     np.testing.assert_allclose(new, old, atol=0.2 * old.std())
 
 
