@@ -232,6 +232,7 @@ class Evaluation(Section):
     patience: Count
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     min_class_size: Count
+    most_users: Count
     seed: Seed
 
     @model_validator(mode="after")

@@ -163,6 +163,22 @@ def row_groups(path: Path | str, at_least: int = 1) -> Iterator[pa.Table]:
                 first, n_rows = group + 1, 0
 
 
+def read_taken(path: Path | str, rows: np.ndarray) -> pa.Table:
+    """The rows (n,) of the parquet file in the order asked for, in memory that follows them and a group.
+
+    Raises as :func:`read_parquet` does.
+    """
+    ascending = np.sort(rows)
+    parts, first = [], 0
+    for table in row_groups(path):
+        here = slice(*np.searchsorted(ascending, [first, first + len(table)]))
+        parts.append(table.take(ascending[here] - first))
+        first += len(table)
+    if not parts:
+        return read_parquet(path)
+    return pa.concat_tables(parts).take(np.searchsorted(ascending, rows))
+
+
 def read_runs(path: Path | str, column: str) -> tuple[pa.Array, np.ndarray]:
     """Runs of equal values in a column: the value of each, and the rows where they begin and end.
 

@@ -85,16 +85,23 @@ def unknown_categories(catalog: pa.Table, categories: Collection[tuple[str, str]
 
 
 def category_labels(
-    user_ids: pa.Array, labels: pa.Table, column: str, value: str, folds: int
+    user_ids: pa.Array,
+    labels: pa.Table,
+    column: str,
+    value: str,
+    folds: int,
+    most_users: int | None = None,
+    seed: int = 0,
 ) -> TaskLabels:
     """Class "yes" for every user with a label of that category, "no" for all others.
 
-    user_ids: (U,) ids of the user vectors; labels: all label months together (`tables.LABELS`).
+    user_ids: (U,) ids of the user vectors; labels: all label months together (`tables.LABELS`). Of more
+    than ``most_users`` so many are drawn.
 
     Raises:
         ValueError: ids are of another type or repeated, or a class has fewer users than ``folds``.
     """
-    rows = _by_id(user_ids)
+    rows = _drawn(_by_id(user_ids), most_users, seed)
     of_task = labels.filter((pc.field("column") == column) & (pc.field("value") == value))
     yes = pc.is_in(user_ids.take(rows), value_set=_ids_like(user_ids, of_task, "labels"))
     y = np.asarray(yes, dtype=np.int64)
@@ -102,11 +109,18 @@ def category_labels(
 
 
 def attribute_labels(
-    user_ids: pa.Array, users: pa.Table, column: str, min_class_size: int, folds: int
+    user_ids: pa.Array,
+    users: pa.Table,
+    column: str,
+    min_class_size: int,
+    folds: int,
+    most_users: int | None = None,
+    seed: int = 0,
 ) -> TaskLabels:
     """The attribute's values as classes in the order of their text; users without one are left out.
 
-    Classes of fewer than ``min_class_size`` users become one, named after all of them.
+    Classes of fewer than ``min_class_size`` users become one, named after all of them. Of more than
+    ``most_users`` with the attribute so many are drawn.
     user_ids: (U,) ids of the user vectors; users: one row per user, `user_id` and attributes.
 
     Raises:
@@ -123,9 +137,10 @@ def attribute_labels(
     if len(pc.unique(ids)) < len(ids):
         raise ValueError(f"users file: some users have several rows with {column!r}; keep one each")
     rows = _by_id(user_ids)
+    there = pc.is_in(user_ids.take(rows), value_set=ids)
+    rows = _drawn(rows[np.asarray(there)], most_users, seed)
     found = pc.index_in(user_ids.take(rows), value_set=ids)
-    rows = rows[np.asarray(found.is_valid())]
-    values = np.asarray(known[column].take(found.drop_null()).cast(pa.string()), dtype=str)
+    values = np.asarray(known[column].take(found).cast(pa.string()), dtype=str)
     names, index, sizes = np.unique(values, return_inverse=True, return_counts=True)
     merged = " | ".join(names[sizes < min_class_size])
     renamed = [
@@ -145,11 +160,20 @@ def task_labels(
     *,
     min_class_size: int,
     folds: int,
+    most_users: int | None = None,
+    seed: int = 0,
 ) -> TaskLabels:
     """:func:`category_labels` for a task with a value, :func:`attribute_labels` for one without."""
     if value is None:
-        return attribute_labels(user_ids, source, column, min_class_size, folds)
-    return category_labels(user_ids, source, column, value, folds)
+        return attribute_labels(user_ids, source, column, min_class_size, folds, most_users, seed)
+    return category_labels(user_ids, source, column, value, folds, most_users, seed)
+
+
+def _drawn(rows: np.ndarray, most: int | None, seed: int) -> np.ndarray:
+    """At most so many of the rows (n,), drawn by chance, in their order; all of them for None."""
+    if most is None or len(rows) <= most:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])]
 
 
 def _by_id(user_ids: pa.Array) -> np.ndarray:

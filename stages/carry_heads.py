@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
@@ -21,7 +23,7 @@ from lurm.console import run_stage
 from lurm.heads import Training, carry_heads, cross_validate
 from lurm.params import load_params
 from lurm.smen import load_smen
-from lurm.storage import read_parquet, write_json
+from lurm.storage import read_parquet, read_taken, write_json
 from lurm.tasks import task_labels
 from lurm.vectors import vector_matrix
 from stages.train_heads import read_source
@@ -42,20 +44,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.use_deterministic_algorithms(True)
 
     standing, new = (
-        read_parquet(path).sort_by("user_id") for path in (args.standing, args.vectors)
+        read_parquet(path, ["user_id"])["user_id"].combine_chunks()
+        for path in (args.standing, args.vectors)
     )
-    standing = standing.filter(pc.is_in(standing["user_id"], new["user_id"]))
-    new = new.filter(pc.is_in(new["user_id"], standing["user_id"]))
+    in_both = np.flatnonzero(pc.is_in(standing, new))
     months = None if task.value is None else list(settings.label_months)
     labels = task_labels(
-        standing["user_id"],
+        standing.take(pa.array(in_both)),
         read_source(args.task, args.labels, months),
         task.column,
         task.value,
         min_class_size=settings.min_class_size,
         folds=settings.folds,
+        most_users=settings.most_users,
+        seed=settings.seed,
     )
-    old_x, new_x = (vector_matrix(table)[labels.rows] for table in (standing, new))
+    rows = in_both[labels.rows]
+    old_x = vector_matrix(read_taken(args.standing, rows))
+    there = pc.index_in(standing.take(pa.array(rows)), new).to_numpy()
+    new_x = vector_matrix(read_taken(args.vectors, there))
     smen, _ = load_smen(args.smen)
     others = {"carried": new_x} if new_x.shape == old_x.shape else {}
     if smen.turn is not None and smen.offset is not None:

@@ -16,7 +16,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import torch
 
 from lurm.alignment import align, panel
@@ -31,6 +30,8 @@ from lurm.storage import (
     read_array,
     read_json,
     read_parquet,
+    read_schema,
+    read_taken,
     write_csv,
     write_json,
     write_tensors,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = params.pretrain_smen
 
     timelines = ShardedTimelines(args.timelines)
-    standing = read_standing(args.standing, params.training.through)
+    standing = find_standing(args.standing, params.training.through)
     if chosen.space == "new":
         standing = None
     settings = SmenSettings(
@@ -92,17 +93,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     aligned = None
     if standing is not None:
-        here, there = panel(timelines.users, standing["user_id"].combine_chunks())
-        old = vector_matrix(standing.take(pa.array(there)))
-        aligned = align(published(smen, timelines, here), old)
+        ids = read_parquet(standing, ["user_id"])["user_id"].combine_chunks()
+        here, there = panel(timelines.users, ids)
+        old = read_taken(standing, there)
+        aligned = align(published(smen, timelines, here), vector_matrix(old))
         smen.turn, smen.offset = aligned.turn, aligned.offset
     weights = hashlib.sha256()
     for tensor in smen.state_dict().values():
         weights.update(tensor.numpy().tobytes())
     version = f"{params.training.through}-r{params.training.release}-{weights.hexdigest()[:8]}"
     about = {"model_version": version}
-    if standing is not None:
-        about["space_version"] = vector_space(standing)
+    if aligned is not None:
+        about["space_version"] = vector_space(old)
     write_tensors(smen.state_dict(), args.smen, {**about, **settings.to_json()})
     save_states(no_users(settings, timelines.id_type), args.start, version)
     write_csv({"epoch": range(1, len(losses) + 1), "loss": losses}, args.plot)
@@ -119,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.info("%s: %s", args.smen, result)
 
 
-def read_standing(folder: Path, through: str) -> pa.Table | None:
+def find_standing(folder: Path, through: str) -> Path | None:
     """The vectors of the standing release as of the month; None before there is a release."""
     release = folder / "release"
     if not release.exists():
@@ -130,7 +132,9 @@ def read_standing(folder: Path, through: str) -> pa.Table | None:
             f"{release}: expected the standing vectors as of training.through ({through}), found those "
             f"as of {about['month']}; let lurm_retrain order the training"
         )
-    return read_parquet(release / "user_vectors.parquet")
+    vectors = release / "user_vectors.parquet"
+    read_schema(vectors)  # before the training and not behind it
+    return vectors
 
 
 if __name__ == "__main__":

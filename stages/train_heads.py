@@ -17,7 +17,7 @@ import torch
 from lurm.console import run_stage
 from lurm.heads import Training, cross_validate, roc_table, save_head, train_head
 from lurm.params import load_params
-from lurm.storage import month_files, read_parquet, write_csv, write_json
+from lurm.storage import month_files, read_parquet, read_taken, write_csv, write_json
 from lurm.tables import LABELS, LANDED_USERS, check_columns
 from lurm.tasks import task_labels
 from lurm.vectors import vector_matrix, vector_space
@@ -40,18 +40,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)  # small products: a second thread costs more than it brings
     torch.use_deterministic_algorithms(True)
 
-    vectors = read_parquet(args.vectors)
+    user_ids = read_parquet(args.vectors, ["user_id"])["user_id"]
     months = None if task.value is None else list(settings.label_months)
     labels = task_labels(
-        vectors["user_id"],
+        user_ids,
         read_source(args.task, args.labels, months),
         task.column,
         task.value,
         min_class_size=settings.min_class_size,
         folds=settings.folds,
+        most_users=settings.most_users,
+        seed=settings.seed,
     )
-    log.info("%s: %d of %d users, %s", args.task, len(labels.y), len(vectors), labels.counts)
-    x = vector_matrix(vectors)[labels.rows]
+    log.info("%s: %d of %d users, %s", args.task, len(labels.y), len(user_ids), labels.counts)
+    vectors = read_taken(args.vectors, labels.rows)
+    x = vector_matrix(vectors)
     how = cast(Training, settings.model_dump(include=set(Training.__annotations__)))
     scores = cross_validate(
         x, labels.y, folds=settings.folds, repeats=settings.repeats, seed=settings.seed, **how

@@ -27,6 +27,7 @@ from lurm.storage import (
     read_rows,
     read_runs,
     read_schema,
+    read_taken,
     read_tensors,
     replacing,
     row_groups,
@@ -248,3 +249,16 @@ def test_groups_without_rows_are_passed_over(tmp_path):
         for part in (table, table.slice(0, 0)):
             writer.write_table(part)
     assert list(row_groups(tmp_path / "t.parquet")) == [table]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 20), st.integers(1, 7), st.data())
+def test_rows_are_taken_in_the_order_asked_for_from_any_groups(n_rows, of_group, data):
+    table = pa.table({"n": pa.array(range(n_rows), pa.int64())})
+    every = st.integers(0, n_rows - 1) if n_rows else st.nothing()
+    rows = data.draw(st.lists(every, unique=True))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.parquet")
+        pq.write_table(table, path, row_group_size=of_group)
+        taken = read_taken(path, np.array(rows, dtype=np.int64))
+        assert taken["n"].to_pylist() == rows

@@ -197,3 +197,24 @@ def test_the_order_of_users_does_not_change_the_task(value):
     other = task_labels(ids(mixed), source, "aisle", value, **settings)
     assert (user_ids[plain.rows] == mixed[other.rows]).all()
     assert (plain.y == other.y).all()
+
+
+@pytest.mark.parametrize("value", [None, "TEA"])
+def test_of_very_many_users_of_a_task_some_are_drawn_the_same_each_time(value):
+    user_ids = list(range(0, 400, 2))
+    known = {user: "ab"[user % 4 // 2] for user in range(100, 400)}
+    source = labels([(u, "band", "TEA") for u in user_ids[::3]])
+    if value is None:
+        source = users(known)
+    options = {"min_class_size": 1, "folds": 2}
+    whole = task_labels(ids(user_ids), source, "band", value, **options)
+    some = task_labels(ids(user_ids), source, "band", value, **options, most_users=40, seed=1)
+    again = task_labels(ids(user_ids), source, "band", value, **options, most_users=40, seed=1)
+    other = task_labels(ids(user_ids), source, "band", value, **options, most_users=40, seed=2)
+    assert len(some.rows) == 40
+    assert sorted(set(some.rows)) == some.rows.tolist() == again.rows.tolist()
+    assert some.rows.tolist() != other.rows.tolist()
+    class_of = dict(zip(whole.rows, whole.y, strict=True))
+    assert [class_of[row] for row in some.rows] == some.y.tolist()
+    all_of_them = task_labels(ids(user_ids), source, "band", value, **options, most_users=200)
+    assert all_of_them.rows.tolist() == whole.rows.tolist()
