@@ -15,14 +15,14 @@ help: ## what there is
 setup: $(BIN)/.installed ## the environment, from the lock
 
 # Everything is pinned, so nothing is resolved. The second step adds the libraries that the torch of some
-# platforms brings along (none for its CPU build). Modules are compiled on all cores, where pip takes one; some
-# are of a later Python and cannot be.
+# platforms brings along (none for its CPU build). Modules are compiled on all cores, where pip takes one, but for
+# those that only tests need; some are of a later Python and cannot be.
 $(BIN)/.installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|moto|kubernetes\w*)/' .venv/lib || true
 	touch $@
 
 land: data/landing/users.parquet ## the example data, month by month
