@@ -40,7 +40,7 @@ repro: setup land ## the whole pipeline on the example data, then the table of t
 ta-feng: setup ## the second example, in runs/ta_feng
 	test -d runs/ta_feng || git clone --quiet . runs/ta_feng
 	git -C runs/ta_feng fetch --quiet "$(CURDIR)" HEAD
-	git -C runs/ta_feng checkout --quiet FETCH_HEAD -- . ':!dvc.lock' ':!data/landing.dvc'
+	git -C runs/ta_feng checkout --quiet FETCH_HEAD -- . ':!dvc.lock' ':!data' ':!reports'
 	cp examples/ta_feng/params.yaml runs/ta_feng/params.yaml
 	cd runs/ta_feng && lurm land-example ta-feng && dvc add --quiet data/landing && dvc repro
 	@cd runs/ta_feng && python -m lurm.reporting.terminal reports/scores.json reports/report.html
