@@ -1,6 +1,9 @@
 """Pre-training on planted groups: it learns, it repeats, and nobody is left without a negative."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +14,8 @@ from lurm import pretraining
 from lurm.foresight import foretelling_directions
 from lurm.pretraining import pretrain, rows_from_centres, view_periods
 from lurm.smen import Smen, SmenSettings
-from lurm.timelines import Timelines, build_timelines
+from lurm.storage import shard_folder
+from lurm.timelines import ShardedTimelines, Timelines, build_timelines, save_shard
 from tests import reference
 
 SETTINGS = SmenSettings(n_interests=40, n_anchors=2, width=8, scales={"month": 1, "year": 12})
@@ -152,6 +156,18 @@ def test_fewer_than_two_users_are_refused(n_users):
     table = reference.boi_table(lives, 24200, planted(2).users.type)
     with pytest.raises(ValueError, match=rf"needs two users or more, the timelines hold {n_users}"):
         pretrain(build_timelines({24200: table}), SETTINGS, **OPTIONS)
+
+
+def test_from_shards_on_disk_the_same_model_is_learned(timelines, tmp_path):
+    settings = replace(SETTINGS, published_width=4)
+    for number, rows in enumerate(np.array_split(np.arange(len(timelines)), 3)):
+        of_shard = replace(timelines.take(rows), users=timelines.users.take(pa.array(rows)))
+        save_shard(of_shard, shard_folder(tmp_path, number))
+    one, losses = pretrain(timelines, settings, **OPTIONS)
+    other, in_shards = pretrain(ShardedTimelines(tmp_path), settings, **OPTIONS)
+    assert in_shards == losses
+    for name, weights in one.state_dict().items():
+        assert torch.equal(weights, other.state_dict()[name]), name
 
 
 def test_every_epoch_meets_every_user_twice_in_an_order_of_its_own(timelines, monkeypatch):
