@@ -136,10 +136,10 @@ def pretrain(
         """For each batch two views of this process's users, and the interests in all users' views."""
         for users in _batches(rng.permutation(n_users), batch_size):
             own = own_slice(len(users))
-            lives, all_of_them = timelines.take(users), np.arange(len(users))
+            lives = timelines.take(users)
             views, met = [], []
             for _ in range(2):
-                stretch = draw_view(lives, all_of_them, min_view_share, max_view_share, rng)
+                stretch = draw_view(lives, min_view_share, max_view_share, rng)
                 seen = thinned(lives, *stretch, min_kept_share, rng)
                 first, last = seen.first_bag[:-1][own], seen.first_bag[1:][own]
                 views.append(view_periods(seen, first, last, settings))

@@ -10,18 +10,14 @@ from lurm.timelines import Timelines, ranges
 
 
 def draw_view(
-    timelines: Timelines,
-    users: NDArray[np.int64],
-    min_share: float,
-    max_share: float,
-    rng: np.random.Generator,
+    lives: Timelines, min_share: float, max_share: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last + 1 bag of one random stretch of each user's life, (n,) each.
+    """First and last + 1 bag of one random stretch of each life, (n,) each.
 
     A stretch holds between ``min_share`` and ``max_share`` of the user's active months, at least one;
     its length and its place are uniform. The paper does not say how long a sub-sequence is.
     """
-    first, last = timelines.first_bag[users], timelines.first_bag[users + 1]
+    first, last = lives.first_bag[:-1], lives.first_bag[1:]
     active = last - first
     shortest = np.clip(np.floor(active * min_share), 1, None)
     longest = np.clip(np.ceil(active * max_share), shortest, active)

@@ -177,9 +177,9 @@ def test_every_epoch_meets_every_user_twice_in_an_order_of_its_own(timelines, mo
         met.extend(rows.tolist())
         return take(timelines, rows)
 
-    def draw_recorded(timelines, users, *options):
-        n_views.append(len(users))
-        return draw_view(timelines, users, *options)
+    def draw_recorded(lives, *options):
+        n_views.append(len(lives))
+        return draw_view(lives, *options)
 
     monkeypatch.setattr(Timelines, "take", take_recorded)
     monkeypatch.setattr(pretraining, "draw_view", draw_recorded)
