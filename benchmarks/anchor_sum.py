@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.logs import whole, zipf
-from benchmarks.measure import measure, now, slope, table
+from benchmarks.measure import measure, now, result_path, slope, table
 from lurm.anchor_sum import anchor_sum
 from lurm.lazy_adam import LazyAdam
 from lurm.pretraining import pretrain
@@ -359,7 +359,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"slope of LURM's step in the interests: {slopes}")
     name = torch.cuda.get_device_name() if cuda else "CPU, one thread"
     record = {"device": name, "copy_gb_per_second": copy / 1e9, "rows": rows, "slope": slopes}
-    default = Path(f"reports/benchmarks/anchor_sum{'_cuda' if cuda else ''}.json")
+    default = result_path(f"anchor_sum{'_cuda' if cuda else ''}", args.tiny)
     write_json(record, args.result or default)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import logs
-from benchmarks.measure import Measured, measure, slope, table
+from benchmarks.measure import Measured, measure, result_path, slope, table
 from lurm.boi import BOI_SQL, boi_query, check_assigned, counted
 from lurm.database import database, literal, write_sorted
 from lurm.storage import file_hash, write_json
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--spark", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/bags.json"))
+    parser.add_argument("--result", type=Path, help="default: reports/benchmarks/bags.json")
     args = parser.parse_args(argv)
     sizes, repeats = ([1000, 10_000], 1) if args.tiny else (args.sizes, args.repeats)
     rows = []
@@ -209,7 +209,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for what in ("seconds", "cpu_seconds")
     }
     print(f"slopes of the stage in behaviors: {slopes}")
-    write_json({"memory_limit": args.memory_limit, "rows": rows, "slope": slopes}, args.result)
+    write_json(
+        {"memory_limit": args.memory_limit, "rows": rows, "slope": slopes},
+        args.result or result_path("bags", args.tiny),
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks import logs
-from benchmarks.measure import measure, now, slope, table
+from benchmarks.measure import measure, now, result_path, slope, table
 from lurm.encoding import encode_month, no_users, save_states, user_vectors
 from lurm.pretraining import view_periods
 from lurm.smen import Smen, SmenSettings, Version
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--months", type=int, default=60)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/encoding.json"))
+    parser.add_argument("--result", type=Path, help="default: reports/benchmarks/encoding.json")
     args = parser.parse_args(argv)
     n_users, n_months = (200, 13) if args.tiny else (args.users, args.months)
 
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(table(rows[-1:]), flush=True)
     slopes = slope([row["users"] for row in rows[:2]], [row["month_seconds"] for row in rows[:2]])
     print(f"slope of a month in the users: {slopes}")
-    write_json({"rows": rows, "slope": slopes}, args.result)
+    write_json({"rows": rows, "slope": slopes}, args.result or result_path("encoding", args.tiny))
 
 
 if __name__ == "__main__":

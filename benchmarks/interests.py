@@ -25,7 +25,7 @@ import numpy as np
 import threadpoolctl
 
 from benchmarks.logs import whole, zipf
-from benchmarks.measure import measure, table
+from benchmarks.measure import measure, result_path, table
 from lurm.interests.assignment import nearest
 from lurm.interests.clustering import cluster
 from lurm.interests.description import spread
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--interests", type=whole, nargs="+", default=[5_000, 20_000, 10**5])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/interests.json"))
+    parser.add_argument("--result", type=Path, help="default: reports/benchmarks/interests.json")
     args = parser.parse_args(argv)
     sizes = list(zip(args.items, args.interests, strict=True))
     if args.tiny:
@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
         )
         print(table(rows[-1:]), flush=True)
-    write_json({"rows": rows}, args.result)
+    write_json({"rows": rows}, args.result or result_path("interests", args.tiny))
 
 
 if __name__ == "__main__":

@@ -77,6 +77,11 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def result_path(name: str, tiny: bool) -> Path:
+    """Where a benchmark leaves its figures; a tiny run's lie apart, so that it overwrites no real ones."""
+    return Path("reports/benchmarks", "tiny" if tiny else "", f"{name}.json")
+
+
 def slope(sizes: Sequence[float], seconds: Sequence[float]) -> list[float]:
     """Exponents between neighboring sizes: 1 where twice the work takes twice the time.
 

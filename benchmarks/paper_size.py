@@ -24,8 +24,6 @@ USERS = 214_317_285  # of the paper's industrial data
 MACHINES, CORES = 10, 64  # and cores of one machine
 # Over what a stage spreads its work; all others take one thread.
 SPREAD = {
-    "validate_logs": "cores",  # DuckDB
-    "build_timelines": "cores",
     "build_boi": "machines",  # Spark
     "encode_users": "machines",
     "pretrain_smen": "machines",  # torchrun
@@ -33,7 +31,7 @@ SPREAD = {
 # What holds a part of the users at a time. Their peaks still grew, by ids and by pages of mapped files.
 BOUNDED = {
     *("validate_logs", "build_boi", "build_timelines", "pretrain_smen", "encode_users"),
-    *("apply_heads", "watch_drift"),
+    *("train_heads", "apply_heads", "watch_drift"),
 }
 DATA = ("behaviors", "boi", "states", "user_vectors", "index", "predictions", "timelines")
 # How costs grow with users, where not in proportion: an index has as many cells as the root of its users.
@@ -58,7 +56,7 @@ def cost(found: Mapping[str, Any], stage: str, users: int) -> dict[str, Any]:
     growth = (users / large["users"]) ** (POWER.get(stage, 1) - 1)
     cpu_hours = seconds * users * growth / 3600
     spread = SPREAD.get(stage, "one thread")
-    cores = {"one thread": 1, "cores": CORES, "machines": MACHINES * CORES}[spread]
+    cores = {"one thread": 1, "machines": MACHINES * CORES}[spread]
     memory = large["peak_mb"] + per_user(small, large, "peak_mb") * (users - large["users"])
     return {
         "stage": stage,
@@ -93,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--users", type=lambda text: int(float(text)), default=USERS)
     parser.add_argument("--measured", type=Path, default=Path("reports/benchmarks/whole.json"))
     args = parser.parse_args(argv)
+    if not args.measured.exists():
+        raise FileNotFoundError(
+            f"{args.measured}: expected the figures of two sizes, found none; run "
+            "`python -m benchmarks.whole --grow 2`, an hour or more"
+        )
     found = read_json(args.measured)
     if len({row["users"] for row in found["rows"]}) < 2:
         raise ValueError(

@@ -32,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 PANEL = 20_000  # users, at most
+PART = 65_536  # users whose ids are Python's at once
 FLOOR = 1e-3  # mean variances that a direction of the new vectors is taken to have at least
 
 
@@ -63,13 +64,19 @@ def panel(users: pa.Array, standing: pa.Array) -> tuple[NDArray[np.int64], NDArr
     place = pc.index_in(users, standing)
     here = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
     if len(here) > PANEL:
-        ids = users.take(pa.array(here)).to_pylist()
-        marks = [
-            hashlib.blake2b(str(user).encode(), digest_size=8, person=b"panel") for user in ids
-        ]
-        order = np.argsort(np.array([mark.digest() for mark in marks]), kind="stable")
-        here = np.sort(here[order[:PANEL]])
+        parts = np.split(here, range(PART, len(here), PART))
+        marks = np.concatenate([_marks(users.take(pa.array(part))) for part in parts])
+        here = np.sort(here[np.argsort(marks, kind="stable")[:PANEL]])
     return here, place.take(pa.array(here)).to_numpy().astype(np.int64)
+
+
+def _marks(users: pa.Array) -> NDArray[np.uint64]:
+    """A number (n,) for each user, drawn by the hash of the id."""
+    digests = b"".join(
+        hashlib.blake2b(str(user).encode(), digest_size=8, person=b"panel").digest()
+        for user in users.to_pylist()
+    )
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
 
 
 def align(new: NDArray[np.float32], old: NDArray[np.float32]) -> Alignment:

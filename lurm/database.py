@@ -1,5 +1,6 @@
 """DuckDB over parquet files: in little memory, spilling to disk, with errors in plain words."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,11 @@ def naming(reading: Path) -> Iterator[None]:
     """Errors of DuckDB name the file ``reading``; raises as :func:`database` does."""
     try:
         yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except duckdb.OutOfMemoryException as error:
+        raise OSError(
+            f"{reading}: {error}; raise memory_limit in the stage's section of params.yaml"
+        ) from error
+    except duckdb.IOException as error:
         raise OSError(f"{reading}: {error}") from error
     except duckdb.Error as error:
         # Some damage is reported as a plain Error; its other kinds would be faults of ours.
@@ -134,14 +139,23 @@ def write_sorted(connection: duckdb.DuckDBPyConnection, query: str, path: Path) 
     DuckDB writes, on all cores. The bytes follow the rows alone: sorted rows are cut in groups of one size,
     and TRY keeps DuckDB from marking a column by nulls that its source is known not to hold.
 
+    Raises:
+        OSError: the file cannot be written, with the system's number of why.
+
     For tables of our own: integers beyond 64 bits become floats. TRY would turn an error into a null if the
     optimizer moved a cast above the sort, which it does not (tests/test_database.py).
     """
-    rows = connection.execute(
-        f"COPY (SELECT TRY(COLUMNS(*)) FROM ({query})) TO {literal(path)} "
-        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_CORE})"
+    options = (
+        f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_CORE}, USE_TMP_FILE false"
     )
-    return int(rows.fetchall()[0][0])
+    copy = f"COPY (SELECT TRY(COLUMNS(*)) FROM ({query})) TO {literal(path)} ({options})"
+    try:
+        return int(one(connection, copy)[0])
+    except duckdb.IOException as error:
+        system = re.search(r'"errno": ?"(\d+)"', str(error))
+        if system is None:
+            raise
+        raise OSError(int(system[1]), f"{path}: {error}") from error
 
 
 def _groups(reader: pa.RecordBatchReader, size: int) -> Iterator[pa.Table]:

@@ -101,11 +101,13 @@ def category_labels(
     Raises:
         ValueError: ids are of another type or repeated, or a class has fewer users than ``folds``.
     """
-    rows = _drawn(_by_id(user_ids), most_users, seed)
+    every = _by_id(user_ids)
+    rows = _drawn(every, most_users, seed)
     of_task = labels.filter((pc.field("column") == column) & (pc.field("value") == value))
     yes = pc.is_in(user_ids.take(rows), value_set=_ids_like(user_ids, of_task, "labels"))
     y = np.asarray(yes, dtype=np.int64)
-    return _check_classes(TaskLabels(rows, y, ("no", "yes")), folds, f"{column} {value!r}")
+    what = f"{column} {value!r}"
+    return _check_classes(TaskLabels(rows, y, ("no", "yes")), folds, what, len(every))
 
 
 def attribute_labels(
@@ -138,7 +140,8 @@ def attribute_labels(
         raise ValueError(f"users file: some users have several rows with {column!r}; keep one each")
     rows = _by_id(user_ids)
     there = pc.is_in(user_ids.take(rows), value_set=ids)
-    rows = _drawn(rows[np.asarray(there)], most_users, seed)
+    every = rows[np.asarray(there)]
+    rows = _drawn(every, most_users, seed)
     found = pc.index_in(user_ids.take(rows), value_set=ids)
     values = np.asarray(known[column].take(found).cast(pa.string()), dtype=str)
     names, index, sizes = np.unique(values, return_inverse=True, return_counts=True)
@@ -149,7 +152,7 @@ def attribute_labels(
     ]
     classes = tuple(dict.fromkeys(renamed))
     y = np.array([classes.index(name) for name in renamed], dtype=np.int64)[index]
-    return _check_classes(TaskLabels(rows, y, classes), folds, column)
+    return _check_classes(TaskLabels(rows, y, classes), folds, column, len(every))
 
 
 def task_labels(
@@ -190,16 +193,21 @@ def _ids_like(user_ids: pa.Array, table: pa.Table, where: str) -> pa.Array:
     return ids.cast(kind)
 
 
-def _check_classes(task: TaskLabels, folds: int, what: str) -> TaskLabels:
+def _check_classes(task: TaskLabels, folds: int, what: str, n_users: int) -> TaskLabels:
+    rare = (
+        f", drawn from {n_users:,}: the class may be too rare for so few, so raise evaluation.most_users"
+        if len(task.y) < n_users
+        else ""
+    )
     sizes = np.bincount(task.y, minlength=len(task.classes))
     if (sizes > 0).sum() < 2:
         raise ValueError(
-            f"tasks: {what} has a single class among {len(task.y):,} users, expected two or more; "
+            f"tasks: {what} has a single class among {len(task.y):,} users{rare}, expected two or more; "
             "check the column and the value of the task, or take it out of params.yaml"
         )
     if sizes.min() < folds:
         raise ValueError(
             f"tasks: {what} has a class of {sizes.min()} users ({task.classes[sizes.argmin()]!r}), "
-            f"too few for {folds} folds; lower evaluation.folds or raise evaluation.min_class_size"
+            f"too few for {folds} folds{rare}; lower evaluation.folds or raise evaluation.min_class_size"
         )
     return task

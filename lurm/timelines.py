@@ -6,6 +6,7 @@ Letters: U users, B monthly bags of all users, E entries (interest, count) of al
 batch, P periods of all n sequences, D interests.
 """
 
+import resource
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -82,15 +83,17 @@ class Timelines:
 class ShardedTimelines:
     """The timelines in a folder, shard by shard: a shard is mapped when a life of it is first asked for.
 
-    Its five files then stay open. In memory are a few numbers of each shard, and no user's id.
+    Its five files then stay open. In memory are a few numbers of each shard, and no user's id before
+    ``users`` is asked for.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: a shard is missing.
+        ValueError: a shard is missing, or its arrays do not fit each other.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folders = shard_folders(folder, "build_timelines")
+        _allow_files(len(_KINDS) * len(self._folders))
         self._about = [read_json(shard / "about.json") for shard in self._folders]
         self._first_user = _edges(np.array([about["users"] for about in self._about]))
         self._open: dict[int, Timelines] = {}
@@ -133,7 +136,16 @@ class ShardedTimelines:
 
     def _shard(self, number: int) -> Timelines:
         if number not in self._open:
-            self._open[number] = load_shard(self._folders[number], with_users=False)
+            folder, about = self._folders[number], self._about[number]
+            shard = load_shard(folder, with_users=False)
+            told = (about["users"], about["bags"], shard.first_bag[-1], shard.first_entry[-1])
+            found = (len(shard), len(shard.first_entry) - 1, shard.n_bags, len(shard.interests))
+            if told != found or len(shard.counts) != len(shard.interests):
+                raise ValueError(
+                    f"{folder}: expected arrays of {told[0]:,} users and {told[1]:,} bags, found "
+                    f"{found[0]:,} and {found[1]:,}, or entries of other bags; rerun build_timelines"
+                )
+            self._open[number] = shard
         return self._open[number]
 
 
@@ -280,6 +292,15 @@ def load_shard(folder: Path, *, with_users: bool = True) -> Timelines:
     """The timelines that :func:`save_shard` wrote; the arrays are memory-mapped."""
     arrays = {name: read_array(folder / f"{name}.npy") for name in _KINDS}
     return Timelines(users=_ids(folder) if with_users else pa.array([]), **arrays)
+
+
+def _allow_files(n_files: int) -> None:
+    """Let this process open so many files beside the 256 that others may take, if the system does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n_files + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _ids(shard: Path) -> pa.Array:

@@ -1,5 +1,6 @@
 """The Bag-of-Interests in SQL against a loop over behaviors (paper eq. 4)."""
 
+import math
 from collections import defaultdict
 from datetime import UTC, datetime
 
@@ -124,12 +125,32 @@ def test_a_behavior_lost_among_shared_items_is_found_too(tmp_path):
         bags(tmp_path)
 
 
-@pytest.mark.parametrize("shares", [{0: {1: 0.5}}, {0: {1: 1.0, 2: 0.1}}])
-def test_shares_of_an_item_that_do_not_add_up_to_one_are_refused(tmp_path, shares):
-    write_inputs(tmp_path, [(1, 0), (2, 0)], shares=shares)
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {0: {1: 0.5}},
+        {0: {1: 1.0, 2: 0.1}},
+        {0: {1: 1.5, 2: -0.5}},
+        {0: {1: 1.0, 2: 0.0}},
+        {0: {1: math.nan}},
+        {0: {1: math.inf}},
+        {0: {-1: 1.0}},
+        {0: {1: 0.5}, 1: {1: 1.5}},
+    ],
+)
+def test_an_item_that_is_not_whole_among_the_interests_is_refused(tmp_path, shares):
+    write_inputs(tmp_path, [(1, 0), (2, 1)], shares={1: {1: 1.0}} | shares)
     with pytest.raises(
-        ValueError, match=r"item_interests\.parquet: expected weights .* add up to 1"
+        ValueError, match=r"item_interests\.parquet: expected weights .* found \d items .* 0 among"
     ):
+        bags(tmp_path)
+
+
+def test_an_item_that_is_there_twice_does_not_hide_one_that_is_missing(tmp_path):
+    write_inputs(tmp_path, [(1, 0), (2, 1)], shares={0: {1: 1.0}})
+    once = read_parquet(tmp_path / "item_interests.parquet")
+    write_parquet(pa.concat_tables([once, once]), tmp_path / "item_interests.parquet")
+    with pytest.raises(ValueError, match="found 1 items with others"):
         bags(tmp_path)
 
 

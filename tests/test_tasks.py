@@ -199,6 +199,18 @@ def test_the_order_of_users_does_not_change_the_task(value):
     assert (plain.y == other.y).all()
 
 
+@pytest.mark.parametrize("n_found", [0, 1])
+def test_a_class_too_rare_for_the_users_drawn_is_refused_with_what_to_raise(n_found):
+    bought = labels([(user, "aisle", "TEA") for user in range(4)])
+    seed = next(
+        seed
+        for seed in range(100)
+        if np.isin(np.random.default_rng(seed).permutation(100)[:10], range(4)).sum() == n_found
+    )
+    with pytest.raises(ValueError, match=r"drawn from 100: .* raise evaluation\.most_users"):
+        category_labels(ids(range(100)), bought, "aisle", "TEA", 2, most_users=10, seed=seed)
+
+
 @pytest.mark.parametrize("value", [None, "TEA"])
 def test_of_very_many_users_of_a_task_some_are_drawn_the_same_each_time(value):
     user_ids = list(range(0, 400, 2))

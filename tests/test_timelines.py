@@ -1,6 +1,7 @@
 """Timelines and their periods against dictionaries of counts."""
 
 import math
+import resource
 import shutil
 import tempfile
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lurm.storage import write_array
 from lurm.timelines import (
     ShardedTimelines,
     build_timelines,
@@ -133,6 +135,29 @@ def test_timelines_of_which_a_shard_is_missing_are_refused(tmp_path):
     shutil.rmtree(tmp_path / "00001")
     with pytest.raises(ValueError, match=r"expected shards 00000, 00001, \.\.\. and nothing else"):
         ShardedTimelines(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["first_bag", "months", "first_entry", "interests", "counts"])
+def test_a_shard_whose_arrays_do_not_fit_is_refused_by_name(name, tmp_path):
+    lives = {user: {FIRST: {0: 1.0}, FIRST + 1: {1: 2.0}} for user in range(3)}
+    write_timelines(in_batches(rows_of(lives), 3), tmp_path, 2)
+    path = tmp_path / "00001" / f"{name}.npy"
+    write_array(np.load(path)[:-1], path)
+    sharded = ShardedTimelines(tmp_path)
+    assert len(sharded.take(np.array([0]))) == 1
+    with pytest.raises(ValueError, match=r"00001: expected arrays of 1 users and 2 bags"):
+        sharded.take(np.array([2]))
+
+
+def test_more_shards_than_a_process_may_open_files_for_are_read(tmp_path):
+    lives = {user: {FIRST: {0: 1.0}} for user in range(80)}
+    write_timelines(in_batches(rows_of(lives), 80), tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        assert len(ShardedTimelines(tmp_path).take(np.arange(80))) == 80
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def rows_of(lives):
