@@ -196,6 +196,7 @@ def small_disk(workspace):
         "update_catalog@2017-02",
         "validate_logs@2017-02",
         "embed_items",
+        "build_boi@2017-02",
         "build_timelines",
         "encode_users@2017-02",
         "train_heads@coffee",
