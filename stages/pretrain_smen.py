@@ -55,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = params.pretrain_smen
 
     timelines = ShardedTimelines(args.timelines)
-    standing = find_standing(args.standing, params.training.through)
-    if chosen.space == "new":
-        standing = None
+    founds_space = chosen.space == "new"
+    standing = None if founds_space else find_standing(args.standing, params.training.through)
     settings = SmenSettings(
         n_interests=params.cluster_interests.n_interests,
         n_anchors=chosen.n_anchors,

@@ -166,10 +166,11 @@ def test_the_same_training_again_is_turned_onto_itself():
     np.testing.assert_allclose(new, old, atol=0.2 * old.std())
 
 
-def test_a_new_space_is_founded_on_request():
+@pytest.mark.parametrize("month", ["2017-03", "2016-12"])
+def test_a_new_space_is_founded_on_request_whatever_month_the_standing_vectors_are_of(month):
     main(ARGS)
     first = small_world.files("out")
-    stand()
+    stand(month)
     small_world.write_settings(pretrain_smen={"space": "new"})
     main(ARGS)
     assert small_world.files("out") == first
