@@ -197,11 +197,6 @@ def build_timelines(boi: dict[int, pa.Table]) -> Timelines:
     )
 
 
-def save_timelines(timelines: Timelines, folder: Path) -> None:
-    """Write the timelines as the only shard of ``folder``."""
-    save_shard(timelines, shard_folder(folder, 0))
-
-
 def save_shard(timelines: Timelines, folder: Path) -> None:
     """Write users.parquet, one ``.npy`` per array, and about.json."""
     for name in _KINDS:

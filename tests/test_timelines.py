@@ -21,7 +21,6 @@ from lurm.timelines import (
     load_shard,
     ranges,
     save_shard,
-    save_timelines,
     write_timelines,
 )
 from tests import reference
@@ -79,7 +78,7 @@ def test_written_in_batches_of_any_size_the_bytes_are_the_same(lives, size):
     with tempfile.TemporaryDirectory() as folder:
         whole, batches = Path(folder, "whole"), Path(folder, "batches")
         timelines = build_timelines(reference.boi_tables(lives))
-        save_timelines(timelines, whole)
+        save_shard(timelines, whole / "00000")
         numbers = write_timelines(in_batches(rows, size), batches)
         assert numbers == (len(timelines), timelines.n_bags, len(timelines.counts))
         assert files(batches) == files(whole)

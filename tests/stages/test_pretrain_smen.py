@@ -11,7 +11,7 @@ from lurm.encoding import load_states
 from lurm.pretraining import published
 from lurm.smen import load_smen
 from lurm.storage import read_json, write_json, write_parquet
-from lurm.timelines import ShardedTimelines, build_timelines, save_timelines
+from lurm.timelines import ShardedTimelines, build_timelines, save_shard
 from stages.pretrain_smen import main
 from tests import reference, small_world
 
@@ -27,7 +27,7 @@ def write_timelines(n_users=10, interest=3):
         small_world.user_name(u): {24204 + i: {u % 3: 1.0, interest: 2.0} for i in range(3)}
         for u in range(n_users)
     }
-    save_timelines(build_timelines(reference.boi_tables(lives)), Path("timelines"))
+    save_shard(build_timelines(reference.boi_tables(lives)), Path("timelines/00000"))
 
 
 @pytest.fixture(autouse=True)
