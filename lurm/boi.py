@@ -7,10 +7,9 @@ where a bag is used (:mod:`lurm.smen`).
 from pathlib import Path
 
 import duckdb
-import pyarrow.compute as pc
 
-from lurm.database import one
-from lurm.storage import null_count, read_parquet, read_schema, row_count
+from lurm.database import literal, one
+from lurm.storage import null_count, read_schema, row_count
 from lurm.tables import BEHAVIORS, ITEM_INTERESTS, check_columns
 
 # The one definition of the aggregation, in SQL that DuckDB and Spark both run. Weights are 1 where an
@@ -34,7 +33,14 @@ FROM behaviors b LEFT JOIN item_interests i ON b.item_id = i.item_id
 WHERE i.item_id IS NULL
 """
 
-ROUNDING = 1e-5  # of shares, which are float32
+# Items that are not whole among the interests of a map; shares are float32, and rounded.
+UNFIT_SQL = """
+SELECT COUNT(*), MIN(item_id)
+FROM (
+    SELECT item_id FROM item_interests GROUP BY item_id
+    HAVING NOT (MIN(weight) > 0 AND ABS(SUM(weight) - 1) <= 1e-5 AND MIN(interest) >= 0)
+)
+"""
 
 
 def boi_query(connection: duckdb.DuckDBPyConnection, behaviors: Path, item_interests: Path) -> str:
@@ -50,12 +56,11 @@ def boi_query(connection: duckdb.DuckDBPyConnection, behaviors: Path, item_inter
 
 
 def check_inputs(behaviors: Path, item_interests: Path) -> None:
-    """Return if both files have their columns, a value in every row, and each item whole among interests.
+    """Return if both files have their columns, and a value in every row.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is truncated; a column is missing, of another type, or has nulls; weights of an
-            item are not above 0 or do not add up to 1.
+        ValueError: a file is truncated, or a column is missing, of another type, or has nulls.
     """
     counted = {"user_id", "item_id", "interest", "weight"}
     for path, columns in ((behaviors, BEHAVIORS), (item_interests, ITEM_INTERESTS)):
@@ -67,26 +72,6 @@ def check_inputs(behaviors: Path, item_interests: Path) -> None:
                     f"{path}: expected {column} in every row, found {nulls:,} rows without; rerun "
                     "the stage that writes the file"
                 )
-    _check_weights(item_interests)
-
-
-def _check_weights(item_interests: Path) -> None:
-    columns = ["item_id", "interest", "weight"]
-    of_item = (
-        read_parquet(item_interests, columns)
-        .group_by("item_id")
-        .aggregate([("weight", "sum"), ("weight", "min"), ("interest", "min")])
-    )
-    whole = pc.less_equal(pc.abs(pc.subtract(of_item["weight_sum"], 1.0)), ROUNDING)
-    fits = pc.and_(whole, pc.greater(of_item["weight_min"], 0.0))
-    wrong = of_item.filter(pc.invert(pc.and_(fits, pc.greater_equal(of_item["interest_min"], 0))))
-    if len(wrong):
-        first = pc.min(wrong["item_id"]).as_py()
-        raise ValueError(
-            f"{item_interests}: expected weights of every item above 0 that add up to 1, and interests "
-            f"from 0 on, found {len(wrong):,} items with others, {first!r} among them; rerun the stage "
-            "that writes the file"
-        )
 
 
 def counted(bags: duckdb.DuckDBPyRelation) -> float:
@@ -103,15 +88,23 @@ def check_assigned(
 ) -> None:
     """Return if every behavior is in its user's bag; ``n_counted`` is what :func:`counted` says of them.
 
-    Each behavior counts 1, as :func:`check_inputs` has seen, so that items are looked up one by one only
-    where counts do not add up to the behaviors: some lack an interest, or share several and are rounded.
+    If each item is whole among the interests, each behavior counts 1. So behaviors are looked up one by one
+    only where counts do not add up to them: some lack an interest, or share several and are rounded.
 
     Raises:
-        ValueError: behaviors of items without an interest.
+        ValueError: weights of an item are not above 0 or do not add up to 1; behaviors of items without an
+            interest.
     """
+    _create_views(connection, behaviors, item_interests)
+    n_unfit, first = one(connection, UNFIT_SQL)
+    if n_unfit:
+        raise ValueError(
+            f"{item_interests}: expected weights of every item above 0 that add up to 1, and interests "
+            f"from 0 on, found {n_unfit:,} items with others, {first!r} among them; rerun the stage that "
+            "writes the file"
+        )
     if n_counted == row_count(behaviors):
         return
-    _create_views(connection, behaviors, item_interests)
     lost, items = one(connection, UNASSIGNED_SQL)
     if lost:
         raise ValueError(
@@ -124,4 +117,4 @@ def _create_views(
     connection: duckdb.DuckDBPyConnection, behaviors: Path, item_interests: Path
 ) -> None:
     for view, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
-        connection.read_parquet(str(path)).create_view(view, replace=True)
+        connection.execute(f"CREATE OR REPLACE VIEW {view} AS FROM read_parquet({literal(path)})")
