@@ -17,6 +17,15 @@ def table():
     return pa.table({"n": rng.integers(0, 10**9, N), "x": rng.random(N)})
 
 
+def sources(table, folder):
+    """The table as one file and as two of small groups, in SQL."""
+    pq.write_table(table, folder / "whole.parquet")
+    for number, start in enumerate((0, 127_763)):
+        part = table.slice(start, 127_763 if start == 0 else None)
+        pq.write_table(part, folder / f"part{number}.parquet", row_group_size=9_999)
+    return f"FROM '{folder}/whole.parquet'", f"FROM '{folder}/part*.parquet'"
+
+
 def written(path, query, threads=1):
     with database.database("1GB", path) as connection:
         connection.execute(f"SET threads = {threads}")
@@ -25,11 +34,7 @@ def written(path, query, threads=1):
 
 
 def test_bytes_hang_neither_on_the_threads_nor_on_the_files_that_rows_came_from(table, tmp_path):
-    pq.write_table(table, tmp_path / "whole.parquet")
-    for number, start in enumerate((0, 127_763)):
-        part = table.slice(start, 127_763 if start == 0 else None)
-        pq.write_table(part, tmp_path / f"part{number}.parquet", row_group_size=9_999)
-    whole, parts = f"FROM '{tmp_path}/whole.parquet'", f"FROM '{tmp_path}/part*.parquet'"
+    whole, parts = sources(table, tmp_path)
     first = written(tmp_path / "a", f"{whole} ORDER BY n, x")
     assert written(tmp_path / "b", f"{whole} ORDER BY n, x", threads=2) == first
     assert written(tmp_path / "c", f"{parts} ORDER BY n, x", threads=4) == first
@@ -59,11 +64,7 @@ def sorted_rows(path, source, threads=1):
 
 
 def test_sorted_rows_are_written_on_all_cores_in_the_same_bytes(table, tmp_path):
-    pq.write_table(table, tmp_path / "whole.parquet")
-    for number, start in enumerate((0, 127_763)):
-        part = table.slice(start, 127_763 if start == 0 else None)
-        pq.write_table(part, tmp_path / f"part{number}.parquet", row_group_size=9_999)
-    whole, parts = f"FROM '{tmp_path}/whole.parquet'", f"FROM '{tmp_path}/part*.parquet'"
+    whole, parts = sources(table, tmp_path)
     first = sorted_rows(tmp_path / "a", whole)
     assert sorted_rows(tmp_path / "b", whole, threads=2) == first
     assert sorted_rows(tmp_path / "c", parts, threads=4) == first
