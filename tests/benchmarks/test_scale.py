@@ -2,8 +2,10 @@
 
 import importlib
 
+import faiss
 import pytest
 
+from benchmarks.interests import ROUNDS, H, flat_kmeans, item_vectors
 from lurm.storage import read_json
 
 BENCHMARKS = ["anchor_sum", "bags", "encoding", "interests"]
@@ -19,3 +21,12 @@ def test_the_benchmark_runs_and_leaves_its_figures(name, tmp_path, capsys):
     assert rows
     assert all(row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows if "seconds" in row)
     assert len(capsys.readouterr().out.splitlines()) > len(rows)
+
+
+def test_the_rounds_taken_on_a_gpu_end_where_faiss_itself_ends():
+    items = item_vectors(n_items=2000, n_interests=100)[:2000]
+    rival = faiss.Kmeans(H, 100, niter=ROUNDS, spherical=True, min_points_per_centroid=1)
+    rival.train(items)
+    assert flat_kmeans(items, 100, "cpu") == pytest.approx(
+        rival.index.search(items, 1)[0].mean(), rel=0.01
+    )
