@@ -23,9 +23,10 @@ import torch
 
 from benchmarks import logs
 from benchmarks.measure import measure, now, result_path, slope, table
-from lurm.encoding import encode_month, no_users, save_states, user_vectors
+from lurm.encoding import encode_month, no_users, user_vectors
 from lurm.pretraining import view_periods
 from lurm.smen import Smen, SmenSettings, Version
+from lurm.states import save_states
 from lurm.storage import write_json, write_parquet
 from lurm.timelines import build_timelines
 

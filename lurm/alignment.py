@@ -79,6 +79,24 @@ def _marks(users: pa.Array) -> NDArray[np.uint64]:
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
 
 
+def check_panel(n_users: int, width: int, standing_width: int) -> None:
+    """Return if vectors of ``width`` numbers can be aligned on so many users with standing vectors.
+
+    Raises:
+        ValueError: the vectors differ in width, or the panel has no more users than numbers.
+    """
+    if width != standing_width:
+        raise ValueError(
+            f"pretrain_smen: the standing vectors have {standing_width} numbers, the new ones "
+            f"{width}; set pretrain_smen.space to new, and have heads trained anew"
+        )
+    if n_users <= width:
+        raise ValueError(
+            f"pretrain_smen: expected more users with standing vectors than the {width} numbers "
+            f"of a vector, found {n_users}; set pretrain_smen.space to new, and have heads trained anew"
+        )
+
+
 def align(new: NDArray[np.float32], old: NDArray[np.float32]) -> Alignment:
     """The linear map and shift that bring ``new`` (n, k) closest to ``old`` (n, k), row by row.
 
@@ -87,18 +105,9 @@ def align(new: NDArray[np.float32], old: NDArray[np.float32]) -> Alignment:
     https://doi.org/10.1007/BF02289451) for whitened new vectors, which then get the covariance O.
 
     Raises:
-        ValueError: the vectors differ in width, or the panel has fewer users than numbers.
+        ValueError: as :func:`check_panel`.
     """
-    if new.shape[1] != old.shape[1]:
-        raise ValueError(
-            f"pretrain_smen: the standing vectors have {old.shape[1]} numbers, the new ones "
-            f"{new.shape[1]}; set pretrain_smen.space to new, and have heads trained anew"
-        )
-    if len(new) <= new.shape[1]:
-        raise ValueError(
-            f"pretrain_smen: expected more users with standing vectors than the {new.shape[1]} numbers "
-            f"of a vector, found {len(new)}; set pretrain_smen.space to new, and have heads trained anew"
-        )
+    check_panel(len(new), new.shape[1], old.shape[1])
     x, y = torch.tensor(new, dtype=torch.float64), torch.tensor(old, dtype=torch.float64)
     x_mean, y_mean = x.mean(0), y.mean(0)
     x_white = _power((x - x_mean).T @ (x - x_mean) / len(x), -0.5, FLOOR)

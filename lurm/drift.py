@@ -13,18 +13,22 @@ limits from the settings give each a level, and the worst level is the month's:
 Letters: U users, M anchors, D interests, d numbers of a vector.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lurm.database import literal, one
 from lurm.metrics import binary_auc
-from lurm.tables import MEASURES
+from lurm.states import all_rows, cut, load_users, load_vectors, model_of, parts
+from lurm.storage import read_parquet, read_rows, read_schema
+from lurm.tables import ID, MEASURES, check_columns
+from lurm.vectors import vector_matrix
 
 Measures = dict[str, dict[str, float]]
 
@@ -41,6 +45,7 @@ class Moved(NamedTuple):
 TRAINING = "training"  # stands for the months of training among the months of a state
 LEVELS = ("calm", "note", "warn", "retrain")
 N_BINS, N_MOVERS = 10, 5
+USERS = 65_536  # whose vectors are in memory at once
 
 # What each figure says; those with a sign are judged by their size.
 MEANINGS = {
@@ -141,6 +146,33 @@ def anchor_use(shares: NDArray[np.float32], interests: Mapping[str, float]) -> d
     return {
         str(k): round(float(v), 3) for k, v in enumerate(masses @ shares[rows].astype(np.float64))
     }
+
+
+def moved(vectors: Path, states: Path, month: str) -> Iterator[Moved]:
+    """The vectors as of the month and, from the states of the month before, those of then, part by part.
+
+    Raises:
+        ValueError: columns are missing, they are not of one model, or users of the month before are gone.
+    """
+    named = {"user_id": ID, "last_month": pa.string(), "model_version": pa.string()}
+    check_columns(read_schema(vectors), named, str(vectors))
+    known = all_rows(states)
+    model = model_of(known)
+    ids = read_parquet(vectors, ["user_id"])["user_id"].combine_chunks()
+    for of_states, of_vectors in parts(load_users(known), ids, USERS, vectors):
+        pieces, now = cut(known, of_states), read_rows(vectors, of_vectors)
+        users = now["user_id"].combine_chunks()
+        places = pc.index_in(load_users(pieces).cast(ids.type), users)
+        models = pc.unique(now["model_version"]).to_pylist()
+        if places.null_count or models != [model]:
+            raise ValueError(
+                f"{vectors}: expected all users of {states} with vectors of model {model}, found "
+                f"{places.null_count:,} missing and vectors of {', '.join(models)}; name the vectors of "
+                f"{month} and the states of the month before"
+            )
+        rows = places.to_numpy().astype(np.int64)
+        active = np.asarray(pc.equal(now["last_month"], month), dtype=bool)
+        yield Moved(vector_matrix(now), load_vectors(pieces), rows, active[rows])
 
 
 def vector_figures(parts: Callable[[], Iterable[Moved]]) -> dict[str, float]:

@@ -10,21 +10,11 @@ from pathlib import Path
 import torch
 
 from lurm.confidence import Confidence
-from lurm.encoding import (
-    PART,
-    all_rows,
-    cut,
-    encode_month,
-    growing_states,
-    load_pieces,
-    load_users,
-    parts,
-    shard_folder,
-    user_vectors,
-)
+from lurm.encoding import encode_month, user_vectors
 from lurm.months import month_number
 from lurm.smen import load_smen
-from lurm.storage import growing_parquet, read_json, read_rows
+from lurm.states import PART, all_rows, cut, growing_states, load_pieces, load_users, parts
+from lurm.storage import growing_parquet, read_json, read_rows, shard_folder
 from lurm.tables import user_vectors_schema
 
 

@@ -9,12 +9,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import torch
 
 from lurm.console import run_stage
 from lurm.heads import load_head, predictions
 from lurm.params import load_params
-from lurm.storage import growing_parquet, month_files, read_rows, row_count, row_groups
+from lurm.storage import growing_parquet, month_files, read_rows, read_schema, row_count, row_groups
+from lurm.tables import ID, check_columns
 
 log = logging.getLogger("apply_heads")
 ROWS = 65_536  # users in memory at once, at least
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     left = sorted({path.stem for path in args.heads.glob("*.safetensors")} - set(tasks))
     if left:
         log.warning("%s: %s not among the tasks any more, not applied", args.heads, ", ".join(left))
+    named = {"user_id": ID, "model_version": pa.string()}
+    check_columns(read_schema(args.vectors), named, str(args.vectors))
     heads = {task: load_head(file) for task, file in zip(tasks, files, strict=True)}
     columns = predictions(read_rows(args.vectors, slice(1)), heads).schema
     with growing_parquet(args.predictions, columns) as append:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from lurm.console import progress, run_stage
 from lurm.distributed import check_device
-from lurm.encoding import SHARD, all_rows, load_users, parts
 from lurm.months import month_number
 from lurm.params import load_params
 from lurm.shards import Month, Shard, encode_shard, vectors_of
 from lurm.smen import load_smen
 from lurm.spark import on_workers, spark
+from lurm.states import SHARD, all_rows, load_users, parts
 from lurm.storage import (
     filling,
     growing_parquet,

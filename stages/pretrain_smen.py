@@ -2,8 +2,8 @@
 
 In:  the training timelines; the interests' centres; the users' vectors of the standing release, if there
      is one, as of the last training month.
-Out: the encoder with its settings and version, the user states before the first month, the loss
-     curve, JSON figures.
+Out: the encoder with its settings and version, how its anchors share out the interests, the user states
+     before the first month, the loss curve, JSON figures.
 
 With a standing release the encoder's vectors are turned into its space (lurm/alignment.py). Several
 processes share the work under torchrun (lurm/distributed.py); the first writes. The bytes above are
@@ -15,23 +15,27 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from lurm.alignment import align, panel
+from lurm.alignment import align, check_panel, panel
 from lurm.console import run_stage
 from lurm.distributed import processes
-from lurm.encoding import no_users, save_states
+from lurm.encoding import no_users
 from lurm.interests.clustering import group_interests
 from lurm.params import load_params
 from lurm.pretraining import pretrain, published
 from lurm.smen import SmenSettings
+from lurm.states import save_states
 from lurm.storage import (
     read_array,
     read_json,
     read_parquet,
-    read_schema,
     read_taken,
+    write_array,
     write_csv,
     write_json,
     write_tensors,
@@ -45,7 +49,10 @@ log = logging.getLogger("pretrain_smen")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("timelines", "centres", "standing", "smen", "start", "result", "plot"):
+    for name in (
+        *("timelines", "centres", "standing"),
+        *("smen", "anchor-shares", "start", "result", "plot"),
+    ):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
@@ -55,8 +62,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = params.pretrain_smen
 
     timelines = ShardedTimelines(args.timelines)
-    founds_space = chosen.space == "new"
-    standing = None if founds_space else find_standing(args.standing, params.training.through)
     settings = SmenSettings(
         n_interests=params.cluster_interests.n_interests,
         n_anchors=chosen.n_anchors,
@@ -67,6 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         aggregation=chosen.aggregation,
         published_width=chosen.published_width,
     )
+    standing = None
+    if chosen.space != "new":  # before the training, which may take hours
+        through = params.training.through
+        standing = read_standing(args.standing, through, timelines, settings.n_published)
     centres = read_array(args.centres)
     with processes(args.device) as writes:
         smen, losses = pretrain(
@@ -90,21 +99,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if not writes:
         return
-    aligned = None
+    space, alignment = {}, {}
     if standing is not None:
-        ids = read_parquet(standing, ["user_id"])["user_id"].combine_chunks()
-        here, there = panel(timelines.users, ids)
-        old = read_taken(standing, there)
-        aligned = align(published(smen, timelines, here), vector_matrix(old))
+        aligned = align(published(smen, timelines, standing.rows), standing.vectors)
         smen.turn, smen.offset = aligned.turn, aligned.offset
+        space["space_version"] = standing.space
+        figures = {"n_users": len(standing.rows), "explained": round(aligned.explained, 6)}
+        alignment["alignment"] = figures
     weights = hashlib.sha256()
     for tensor in smen.state_dict().values():
         weights.update(tensor.numpy().tobytes())
     version = f"{params.training.through}-r{params.training.release}-{weights.hexdigest()[:8]}"
-    about = {"model_version": version}
-    if aligned is not None:
-        about["space_version"] = vector_space(old)
+    about = {"model_version": version, **space}
     write_tensors(smen.state_dict(), args.smen, {**about, **settings.to_json()})
+    with torch.inference_mode():
+        shares = smen.multi_anchor.shares(smen.multi_anchor.interests)
+    write_array(shares.numpy(), args.anchor_shares)
     save_states(no_users(settings, timelines.id_type), args.start, version)
     write_csv({"epoch": range(1, len(losses) + 1), "loss": losses}, args.plot)
     result = {
@@ -113,15 +123,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         "n_bags": timelines.n_bags,
         "n_weights": sum(tensor.numel() for tensor in smen.parameters()),
         "loss": losses[-1],
+        **alignment,
     }
-    if aligned is not None:
-        result["alignment"] = {"n_users": len(here), "explained": round(aligned.explained, 6)}
     write_json(result, args.result)
     log.info("%s: %s", args.smen, result)
 
 
-def find_standing(folder: Path, through: str) -> Path | None:
-    """The vectors of the standing release as of the month; None before there is a release."""
+class Standing(NamedTuple):
+    """The standing vectors of the users of the panel."""
+
+    rows: NDArray[np.int64]  # (n,) of the users in the timelines
+    vectors: NDArray[np.float32]  # (n, d)
+    space: str
+
+
+def read_standing(
+    folder: Path, through: str, timelines: ShardedTimelines, width: int
+) -> Standing | None:
+    """The standing release's vectors as of the month, which vectors of ``width`` numbers can be aligned to.
+
+    None before there is a release.
+
+    Raises:
+        ValueError: they are as of another month, or nothing could be aligned to them.
+    """
     release = folder / "release"
     if not release.exists():
         return None
@@ -131,9 +156,13 @@ def find_standing(folder: Path, through: str) -> Path | None:
             f"{release}: expected the standing vectors as of training.through ({through}), found those "
             f"as of {about['month']}; let lurm_retrain order the training"
         )
-    vectors = release / "user_vectors.parquet"
-    read_schema(vectors)  # before the training and not behind it
-    return vectors
+    published_there = release / "user_vectors.parquet"
+    ids = read_parquet(published_there, ["user_id"])["user_id"].combine_chunks()
+    here, there = panel(timelines.users, ids)
+    table = read_taken(published_there, there)
+    vectors = vector_matrix(table)
+    check_panel(len(here), width, vectors.shape[1])
+    return Standing(here, vectors, vector_space(table))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Hold a month against the months before it: does the data drift, do models and heads still fit?
 
 In:  the month's profile, behaviors, catalog, bags, map of items, vectors and predictions; the standing map
-     of items, encoder and scores of the heads; the states of users and of the drift after the month before.
+     of items, shares of the anchors and scores of the heads; the states of users and of the drift after the
+     month before.
 Out: the state of the drift for the next month: measures of the trailing months, predictions that wait for
      their labels, and the label months that are in; JSON with every figure, its level, and what to tell.
 
@@ -12,7 +13,7 @@ these very labels.
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,29 +21,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from lurm import drift
 from lurm.console import run_stage
 from lurm.database import database
-from lurm.encoding import all_rows, check_model, cut, load_users, load_vectors, parts
 from lurm.months import month_name, month_number
 from lurm.params import Params, load_params
-from lurm.smen import load_smen
+from lurm.states import all_rows
 from lurm.storage import (
     month_files,
+    read_array,
     read_json,
     read_parquet,
-    read_rows,
     write_json,
     write_parquet,
 )
 from lurm.tasks import collect_labels
-from lurm.vectors import vector_matrix
 
 log = logging.getLogger("watch_drift")
 MEMORY = "1GB"
-USERS = 65_536  # whose vectors are in memory at once
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,13 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--month", required=True)
     for name in (
         *("profile", "behaviors", "catalog", "boi", "item-interests", "vectors", "predictions"),
-        *("standing", "smen", "heads", "states", "previous", "state", "result"),
+        *("standing", "anchor-shares", "heads", "states", "previous", "state", "result"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
     params = load_params("params.yaml")
     settings = params.watch_drift
-    torch.set_num_threads(1)  # the last digits depend on the number of threads
 
     past = drift.from_table(read_parquet(args.previous / "measures.parquet"))
     later = [name for name in past if name != drift.TRAINING and name >= args.month]
@@ -102,42 +98,15 @@ def measure(args: argparse.Namespace) -> drift.Measures:
     now["mix"] = {
         key: round(share * profile["behaviors"], 3) for key, share in profile["mix"].items()
     }
-    smen, version = load_smen(args.smen)
-    with torch.inference_mode():
-        shares = smen.multi_anchor.shares(smen.multi_anchor.interests).numpy()
-    now["anchor"] = drift.anchor_use(shares, now["interest"])
+    now["anchor"] = drift.anchor_use(read_array(args.anchor_shares), now["interest"])
 
-    now["figure"] |= drift.vector_figures(partial(moved, args, version.model))
+    moved = partial(drift.moved, args.vectors, args.states, args.month)
+    now["figure"] |= drift.vector_figures(moved)
     if any(rows.stop for _, rows in all_rows(args.states)):  # in the first month everybody is new
         first_months = read_parquet(args.vectors, ["first_month"])["first_month"]
         new = pc.sum(pc.equal(first_months, args.month)).as_py()
         now["figure"]["new_users"] = round(new / max(now["figure"]["users"], 1), 6)
     return now
-
-
-def moved(args: argparse.Namespace, model_version: str) -> Iterator[drift.Moved]:
-    """The vectors of the month and of the month before, part by part.
-
-    Raises:
-        ValueError: they are not those of the model, or users of the month before are gone.
-    """
-    known = all_rows(args.states)
-    for shard, _ in known:
-        check_model(shard, model_version)
-    ids = read_parquet(args.vectors, ["user_id"])["user_id"].combine_chunks()
-    for of_states, of_vectors in parts(load_users(known), ids, USERS, args.vectors):
-        pieces, vectors = cut(known, of_states), read_rows(args.vectors, of_vectors)
-        then, now = load_users(pieces).cast(ids.type), vectors["user_id"].combine_chunks()
-        places, models = pc.index_in(then, now), pc.unique(vectors["model_version"]).to_pylist()
-        if places.null_count or models != [model_version]:
-            raise ValueError(
-                f"{args.vectors}: expected all users of {args.states} with vectors of model "
-                f"{model_version}, found {places.null_count:,} missing and vectors of "
-                f"{', '.join(models)}; name the vectors of {args.month} and the states of the month before"
-            )
-        rows = places.to_numpy().astype(np.int64)
-        active = np.asarray(pc.equal(vectors["last_month"], args.month), dtype=bool)
-        yield drift.Moved(vector_matrix(vectors), load_vectors(pieces), rows, active[rows])
 
 
 def score_heads(args: argparse.Namespace, params: Params) -> dict[str, Any] | None:

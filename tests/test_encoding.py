@@ -13,20 +13,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lurm.encoding import (
+from lurm.encoding import encode_month, no_users, user_vectors
+from lurm.months import month_name
+from lurm.smen import Smen, SmenSettings, Version
+from lurm.states import (
     all_rows,
-    encode_month,
     growing_states,
     load_states,
     load_users,
     load_vectors,
-    no_users,
     parts,
     save_states,
-    user_vectors,
 )
-from lurm.months import month_name
-from lurm.smen import Smen, SmenSettings, Version
 from lurm.storage import file_hash, shard_folder
 from lurm.tables import user_vectors_schema
 from tests import reference

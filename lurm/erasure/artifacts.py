@@ -108,8 +108,8 @@ def page(source: Path, target: Path, freeing: Freeing) -> Found:
 
 
 def states(source: Path, target: Path, freeing: Freeing) -> Found:
-    """A folder of user states; see :mod:`lurm.encoding`."""
-    from lurm.encoding import growing_states, load_shard  # torch takes seconds to import
+    """A folder of user states; see :mod:`lurm.states`."""
+    from lurm.states import growing_states, load_shard
 
     found, shards = _users_of_shards(source, freeing.tombstones, "encode_users")
     for shard, kept in shards.items() if found.rows else ():

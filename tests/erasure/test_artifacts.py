@@ -10,14 +10,7 @@ import pytest
 import yaml
 
 from lurm.behaviors import REASONS
-from lurm.encoding import (
-    encode_month,
-    growing_states,
-    load_states,
-    no_users,
-    parts,
-    save_states,
-)
+from lurm.encoding import encode_month, no_users
 from lurm.erasure.artifacts import (
     Freeing,
     explorer,
@@ -33,6 +26,7 @@ from lurm.erasure.tombstones import Tombstones
 from lurm.reporting.explorer import explorer_page
 from lurm.reporting.validation_page import validation_page
 from lurm.smen import Smen, SmenSettings
+from lurm.states import growing_states, load_states, parts, save_states
 from lurm.storage import (
     read_json,
     read_parquet,

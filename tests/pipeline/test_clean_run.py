@@ -130,6 +130,7 @@ def test_a_corrected_month_runs_under_the_pinned_models_until_a_new_release(
         "data/training/behaviors/2017-01.parquet",
         "data/timelines",
         "models/item_encoder.safetensors",
+        "models/anchor_shares.npy",
         "models/interest_centres.npy",
         "models/item_interests.parquet",
         "models/smen.safetensors",

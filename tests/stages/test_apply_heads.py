@@ -130,6 +130,13 @@ def test_a_head_serves_a_later_model_that_keeps_its_space(x):
 
 
 @pytest.mark.usefixtures("x")
+def test_vectors_that_do_not_say_whose_they_are_are_refused():
+    write_parquet(read_parquet("vectors.parquet").drop(["user_id"]), "vectors.parquet")
+    with pytest.raises(ValueError, match=r"vectors\.parquet: column 'user_id' is missing"):
+        main(ARGS)
+
+
+@pytest.mark.usefixtures("x")
 def test_a_missing_head_is_named():
     Path("heads/age.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"missing age\.safetensors"):

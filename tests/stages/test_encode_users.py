@@ -37,6 +37,7 @@ def trained(tmp_path_factory):
 
 def train():
     outs = ["--smen=smen.safetensors", "--start=states/start", "--result=smen.json"]
+    outs += ["--anchor-shares=anchor_shares.npy"]
     small_world.write_centres()
     inputs = ["--timelines=timelines", "--centres=centres.npy", "--standing=standing"]
     pretrain_smen.main([*inputs, *outs, "--plot=smen.csv"])

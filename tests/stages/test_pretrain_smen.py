@@ -7,17 +7,23 @@ import pytest
 import torch
 
 from lurm.alignment import turned_back
-from lurm.encoding import load_states
 from lurm.pretraining import published
 from lurm.smen import load_smen
-from lurm.storage import read_json, write_json, write_parquet
+from lurm.states import load_states
+from lurm.storage import read_array, read_json, write_json, write_parquet
 from lurm.timelines import ShardedTimelines, build_timelines, save_shard
 from stages.pretrain_smen import main
 from tests import reference, small_world
 
 OUTS = {"smen": "out/smen.safetensors", "result": "out/result.json", "plot": "out/loss.csv"}
 ARGS = [
-    *("--timelines=timelines", "--centres=centres.npy", "--start=out/start", "--standing=standing"),
+    *(
+        "--timelines=timelines",
+        "--centres=centres.npy",
+        "--start=out/start",
+        "--anchor-shares=out/anchor_shares.npy",
+        "--standing=standing",
+    ),
     *(f"--{k}={v}" for k, v in OUTS.items()),
 ]
 
@@ -45,6 +51,8 @@ def test_the_encoder_its_first_states_and_its_figures_carry_one_version():
     assert version.model.startswith("2017-03-r1-")
     assert smen.settings.n_interests == 4
     assert list(smen.settings.scales) == ["month", "year"]
+    shares = smen.multi_anchor.shares(smen.multi_anchor.interests).detach().numpy()
+    np.testing.assert_array_equal(read_array("out/anchor_shares.npy"), shares)
     states = load_states(Path("out/start"), version.model)
     assert len(states.users) == 0
     assert states.users.type == pa.string()
@@ -185,8 +193,11 @@ def test_vectors_as_of_another_month_are_refused():
         main(ARGS)
 
 
-def test_a_space_cannot_be_kept_with_another_width_or_too_few_users():
+def test_a_space_cannot_be_kept_with_another_width_or_too_few_users_and_nothing_is_trained(
+    monkeypatch,
+):
     main(ARGS)
+    monkeypatch.setattr("stages.pretrain_smen.pretrain", None)
     stand()
     small_world.write_settings(pretrain_smen={"published_width": 4})
     with pytest.raises(ValueError, match="standing vectors have 5 numbers, the new ones 4"):
