@@ -15,13 +15,13 @@ from lurm.tables import BEHAVIORS, ITEM_INTERESTS, check_columns
 # The one definition of the aggregation, in SQL that DuckDB and Spark both run. Weights are 1 where an
 # item has one interest; decimals make sums of soft weights independent of the order of rows. The join drops
 # behaviors of items without an interest, which check_assigned misses in the counts: an outer join costs a
-# quarter more.
+# quarter more. NaN is no decimal: TRY leaves it to check_assigned as well, which names the file.
 BOI_SQL = """
 SELECT b.user_id,
        i.interest,
        CAST(SUM(i.weight) AS FLOAT) AS count
 FROM behaviors b
-JOIN (SELECT item_id, interest, CAST(weight AS DECIMAL(18, 6)) AS weight FROM item_interests) i
+JOIN (SELECT item_id, interest, TRY_CAST(weight AS DECIMAL(18, 6)) AS weight FROM item_interests) i
   ON b.item_id = i.item_id
 GROUP BY b.user_id, i.interest
 ORDER BY b.user_id, i.interest

@@ -133,6 +133,7 @@ def test_a_behavior_lost_among_shared_items_is_found_too(tmp_path):
         {0: {1: 1.0, 2: 0.0}},
         {0: {-1: 1.0}},
         {0: {1: 0.5}, 1: {1: 1.5}},
+        {0: {1: float("nan")}},
     ],
 )
 def test_an_item_that_is_not_whole_among_the_interests_is_refused(tmp_path, shares):
