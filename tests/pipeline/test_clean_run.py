@@ -184,6 +184,16 @@ def test_a_changed_file_in_the_landing_place_is_noticed(workspace):
     assert "up to date" in workspace.do("dvc", "status").output
 
 
+def test_another_engine_or_more_memory_runs_no_month_again(workspace):
+    before = workspace.hashes()
+    more = {"memory_limit": "2GB"}
+    workspace.set(build_boi=more, update_catalog=more, encode_users={"spark_master": "local[4]"})
+    assert set(workspace.repro()) == {"report", "cards"}
+    after = workspace.hashes()
+    told = {"reports/report.html", "reports/data_card.md", "reports/model_card.md"}
+    assert changed(before, after) <= told
+
+
 # ---- a missing month -----------------------------------------------------------------------------
 
 
