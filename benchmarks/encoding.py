@@ -32,7 +32,7 @@ from lurm.timelines import build_timelines
 
 N_INTERESTS, M, H = 10_000, 10, 128
 PER_MONTH = 20  # behaviors of a user
-CHUNK = 256  # lives encoded at once
+CHUNKS = {"cpu": 64, "cuda": 256}  # lives encoded at once; fewer or more take longer
 
 
 def monthly_bags(n_users: int, n_months: int, newcomers: float) -> Iterator[tuple[int, pa.Table]]:
@@ -74,8 +74,8 @@ def encode(n_users: int, n_months: int, newcomers: float, device: str) -> Callab
         start = now(device)
         whole = []
         with torch.inference_mode():
-            for first in range(0, len(timelines.users), CHUNK):
-                edges = timelines.first_bag[first : first + CHUNK + 1]
+            for first in range(0, len(timelines.users), CHUNKS[device]):
+                edges = timelines.first_bag[first : first + CHUNKS[device] + 1]
                 periods = view_periods(timelines, edges[:-1], edges[1:], smen.settings)
                 whole.append(smen(periods).cpu())
         lives = now(device) - start

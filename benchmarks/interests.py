@@ -4,10 +4,10 @@
     python -m benchmarks.interests --device cuda
 
 Vectors (I, 128) lie around twice as many planted clusters as interests, which lie around topics; sizes by
-Zipf's law. The rival is ``faiss.Kmeans``, spherical, 25 rounds on all items; above 5e4 items its time is
-that of the exact searches alone, extrapolated from a few items, and its mean cosine is not known without a
-GPU. New items are assigned by :func:`lurm.interests.assignment.nearest`, its preparation included; recall
-is against the exact search.
+Zipf's law. The rival is ``faiss.Kmeans``, spherical, of 25 rounds on all items, which ends earlier where a
+round gains nothing. Above 5e4 items its time is that of the exact searches of 25 rounds alone,
+extrapolated from a few items, and its mean cosine is not known without a GPU. New items are assigned by
+:func:`lurm.interests.assignment.nearest`, its preparation included; recall is against the exact search.
 
 CPU seconds of one thread; ``ratio`` is the rival's over LURM's. With ``--device cuda`` LURM searches on a
 GPU and its seconds are those of the clock. The rival's seconds stay those of a CPU; its mean cosine is

@@ -25,12 +25,11 @@ MACHINES, CORES = 10, 64  # and cores of one machine
 # Over what a stage spreads its work; all others take one thread.
 SPREAD = {
     "build_boi": "machines",  # Spark
-    "encode_users": "machines",
-    "pretrain_smen": "machines",  # torchrun
+    "encode_users": "machines",  # but for what comes before and behind the shards
 }
 # What holds a part of the users at a time. Their peaks still grew, by ids and by pages of mapped files.
 BOUNDED = {
-    *("validate_logs", "build_boi", "build_timelines", "pretrain_smen", "encode_users"),
+    *("validate_logs", "build_boi", "build_timelines", "pretrain_smen"),
     *("train_heads", "apply_heads", "watch_drift"),
 }
 DATA = ("behaviors", "boi", "states", "user_vectors", "index", "predictions", "timelines")

@@ -53,7 +53,7 @@ def test_hours_are_those_on_the_cores_that_a_stage_can_use(found):
 
 def test_memory_grows_as_it_did_between_the_sizes(found):
     assert paper_size.cost(found, "index_users", 10**6)["memory_gb"] == pytest.approx(1.5)
-    assert paper_size.cost(found, "encode_users", 10**6)["memory_gb"] == "bounded"
+    assert paper_size.cost(found, "train_heads", 10**6)["memory_gb"] == "bounded"
 
 
 def test_stages_that_do_not_follow_users_are_left_out(found):
