@@ -39,7 +39,11 @@ SCHEMA = pa.schema([("user_id", pa.int64()), ("item_id", pa.int64()), ("timestam
 
 @dataclass(frozen=True)
 class World:
-    """How many of everything there is, and the seed; items are a multiple of interests."""
+    """How many of everything there is, and the seed; items are a multiple of interests.
+
+    Raises:
+        ValueError: there is none of something, or items do not divide evenly among interests.
+    """
 
     n_behaviors: int
     n_users: int
@@ -48,6 +52,14 @@ class World:
     n_interests: int
     seed: int = 0
     newcomers: float = 0.5  # share of users who are not there from the first month
+
+    def __post_init__(self) -> None:
+        counts = (self.n_behaviors, self.n_users, self.n_months, self.n_items, self.n_interests)
+        if min(counts) < 1 or self.n_items % self.n_interests:
+            raise ValueError(
+                "generated logs: expected one or more behaviors, users, months, items and interests, and "
+                f"items that are a multiple of interests, got {', '.join(map(str, counts))}"
+            )
 
     @property
     def users_per_block(self) -> int:

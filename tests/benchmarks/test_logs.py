@@ -34,6 +34,12 @@ def test_the_same_arguments_give_the_same_bytes_and_another_seed_others(folder, 
         )
 
 
+@pytest.mark.parametrize("wrong", [{"n_users": 0}, {"n_behaviors": 0}, {"n_items": 10}])
+def test_a_world_without_users_or_with_fewer_items_than_interests_is_refused(wrong):
+    with pytest.raises(ValueError, match="expected one or more behaviors, users"):
+        logs.World(**(WORLD.__dict__ | wrong))
+
+
 def test_months_are_tables_of_behaviors_sorted_by_user_then_time(folder):
     for path in (folder / "behaviors").iterdir():
         table = pq.read_table(path)
