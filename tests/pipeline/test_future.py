@@ -29,6 +29,7 @@ TRAINED = [
     "models/item_interests.parquet",
     "models/interests.parquet",
     "models/smen.safetensors",
+    "models/anchor_shares.npy",
     "models/interest_map.parquet",
     "models/anchor_map.parquet",
 ]
