@@ -1,5 +1,6 @@
 """The Bag-of-Interests in SQL against a loop over behaviors (paper eq. 4)."""
 
+import math
 from collections import defaultdict
 from datetime import UTC, datetime
 
@@ -133,7 +134,8 @@ def test_a_behavior_lost_among_shared_items_is_found_too(tmp_path):
         {0: {1: 1.0, 2: 0.0}},
         {0: {-1: 1.0}},
         {0: {1: 0.5}, 1: {1: 1.5}},
-        {0: {1: float("nan")}},
+        {0: {1: math.nan}},
+        {0: {1: math.inf}},
     ],
 )
 def test_an_item_that_is_not_whole_among_the_interests_is_refused(tmp_path, shares):
