@@ -1,17 +1,18 @@
-"""A month's encoding against encoding the whole life again, at sixty months.
+"""A month's encoding against encoding the whole life again, at sixty months, both from file to file.
 
     python -m benchmarks.encoding [--device cuda --users 30000]
 
 Users with generated lives (benchmarks/logs.py), active in three months of four, of whom half or none come
-in after the first month; SMEN at the paper's sizes, month and year scale. *a month* is
-:func:`lurm.encoding.encode_month`, the mean of the last twelve: a year's open bag is seen from empty
-to full; *lives* is one encoding of all bags of all users. Users per second count all users whose vector is
-published, active or not. CPU seconds of one thread, or with a GPU wall seconds of it and one thread;
-reading and writing files is not in it.
+in after the first month; SMEN at the paper's sizes, month and year scale, vectors of 64 numbers.
+*a month* is what the stage does (:mod:`lurm.shards`): bags, the published table of the month before and
+states are read, states and the table are written; its time is the mean of the last twelve, so that a
+year's open bag is seen from empty to full. *quiet* is one more month, in which one user of a hundred is
+active. *lives* is one encoding of all users' lives, with the table written; before it, bags of all months
+are read and brought together by user. Users per second count all users whose vector is published, active or
+not. CPU seconds, one thread for what is computed; with a GPU wall seconds.
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,18 +20,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from benchmarks import logs
 from benchmarks.measure import measure, now, result_path, slope, table
-from lurm.encoding import encode_month, no_users, user_vectors
+from lurm.months import month_name, month_number
 from lurm.pretraining import view_periods
-from lurm.smen import Smen, SmenSettings, Version
-from lurm.states import save_states
-from lurm.storage import write_json, write_parquet
+from lurm.shards import Month, divide, encode_shard, finish
+from lurm.smen import Smen, SmenSettings
+from lurm.states import SHARD
+from lurm.storage import read_parquet, write_json, write_parquet, write_tensors
+from lurm.tables import user_vectors_schema
 from lurm.timelines import build_timelines
 
-N_INTERESTS, M, H = 10_000, 10, 128
+N_INTERESTS, M, H, PUBLISHED = 10_000, 10, 128, 64
 PER_MONTH = 20  # behaviors of a user
 CHUNKS = {"cpu": 64, "cuda": 256}  # lives encoded at once; fewer or more take longer
 
@@ -53,84 +57,142 @@ def monthly_bags(n_users: int, n_months: int, newcomers: float) -> Iterator[tupl
         yield logs.FIRST + month, pa.table(columns)
 
 
-def encode(n_users: int, n_months: int, newcomers: float, device: str) -> Callable[[], Any]:
-    """Seconds of a month and of whole lives, how far apart their vectors are, and the states' bytes."""
-    torch.set_num_threads(1)
+def random_smen() -> Smen:
+    """A SMEN at the paper's sizes with weights far from zero."""
     torch.manual_seed(0)
-    smen = Smen(SmenSettings(N_INTERESTS, M, H, {"month": 1, "year": 12})).eval()
+    scales = {"month": 1, "year": 12}
+    smen = Smen(SmenSettings(N_INTERESTS, M, H, scales, published_width=PUBLISHED)).eval()
     torch.nn.init.normal_(smen.multi_anchor.interests, std=0.3)
-    smen.to(device)
-    torch.backends.cudnn.allow_tf32 = False  # a GRU's default on a GPU, and too coarse
-    bags = dict(monthly_bags(n_users, n_months, newcomers))
+    torch.nn.init.orthogonal_(smen.directions)
+    return smen
+
+
+def encode(n_users: int, n_months: int, newcomers: float, device: str) -> Callable[[], Any]:
+    """Seconds of months, of a quiet month and of whole lives; how far apart vectors are; bytes of files."""
+    torch.set_num_threads(1)
+    smen = random_smen()
+
+    def encode_month(folder: Path, month: int, previous: str, boi: pa.Table) -> float:
+        name = month_name(month)
+        write_parquet(boi, folder / f"boi/{name}.parquet")
+        (scratch := folder / "scratch").mkdir(exist_ok=True)
+        of_month = Month(
+            name,
+            *(folder / f"boi/{name}.parquet", folder / f"vectors/{previous}.parquet"),
+            *(folder / "states", folder / "smen.safetensors", folder / "confidence.json"),
+            *(scratch, device),
+        )
+        start = now(device)
+        shards = divide(of_month, SHARD)
+        for shard in shards:
+            encode_shard(of_month, shard)
+        finish(of_month, shards, folder / f"vectors/{name}.parquet")
+        return now(device) - start
+
+    def encode_lives(folder: Path) -> tuple[float, float]:
+        smen.to(device)
+        schema = user_vectors_schema(PUBLISHED, pa.int64())
+        start = now(device)
+        months = sorted((folder / "boi").iterdir())[:n_months]
+        lives = build_timelines({month_number(path.stem): read_parquet(path) for path in months})
+        arranged, whole = now(device) - start, []
+        with torch.inference_mode():
+            for first in range(0, len(lives), CHUNKS[device]):
+                rows = np.arange(first, min(first + CHUNKS[device], len(lives)))
+                edges = (some := lives.take(rows)).first_bag
+                periods = view_periods(some, edges[:-1], edges[1:], smen.settings)
+                whole.append(smen.publish(smen(periods)).cpu())
+        vectors = torch.cat(whole).numpy()
+        columns: dict[str, Any] = {
+            name: pa.nulls(len(lives), kind)
+            for name, kind in zip(schema.names, schema.types, strict=True)
+        }
+        columns["user_id"] = lives.users
+        columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), PUBLISHED)
+        write_parquet(pa.table(columns, schema=schema), folder / "lives.parquet")
+        return arranged, now(device) - start - arranged
 
     def work() -> Any:
-        states = no_users(smen.settings, pa.int64())
-        months = []
-        for number, boi in bags.items():
-            start = now(device)
-            states, vectors = encode_month(smen, states, boi, number)
-            months.append(now(device) - start)
-        timelines = build_timelines(bags)
-        start = now(device)
-        whole = []
-        with torch.inference_mode():
-            for first in range(0, len(timelines.users), CHUNKS[device]):
-                edges = timelines.first_bag[first : first + CHUNKS[device] + 1]
-                periods = view_periods(timelines, edges[:-1], edges[1:], smen.settings)
-                whole.append(smen(periods).cpu())
-        lives = now(device) - start
-        apart = np.abs(torch.cat(whole).flatten(1).numpy() - vectors).max()
-        with tempfile.TemporaryDirectory() as folder:
-            save_states(states, Path(folder), "v")
-            state_bytes = sum(
-                path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_tensors(
+                smen.state_dict(),
+                folder / "smen.safetensors",
+                {"model_version": "v", **smen.settings.to_json()},
             )
-            published = Path(folder, "vectors.parquet")
-            nothing_known = np.zeros(len(vectors), dtype=np.float32)
-            table = user_vectors(states, vectors, nothing_known, Version("v", "v"))
-            write_parquet(table, published)
-            vector_bytes = os.path.getsize(published)
-        return months, lives, float(apart), state_bytes, vector_bytes, len(states.users)
+            write_json({"points": []}, folder / "confidence.json")
+            nobody = user_vectors_schema(PUBLISHED, pa.int64()).empty_table()
+            write_parquet(nobody, folder / "vectors/start.parquet")
+            months, previous = [], "start"
+            for month, boi in monthly_bags(n_users, n_months, newcomers):
+                months.append(encode_month(folder, month, previous, boi))
+                previous = month_name(month)
+            last = folder / f"vectors/{previous}.parquet"
+            users = read_parquet(last)
+            one_of_hundred = pc.equal(pc.bit_wise_and(boi["user_id"], 127), 0)
+            quiet = encode_month(folder, month + 1, previous, boi.filter(one_of_hundred))
+            arranged, encoded = encode_lives(folder)
+            of_lives = read_parquet(folder / "lives.parquet")
+            if not of_lives["user_id"].equals(users["user_id"]):
+                raise ValueError("months and whole lives give vectors of different users")
+            apart = np.abs(numbers(of_lives) - numbers(users)).max()
+            return {
+                "users": len(users),
+                "month_seconds": float(np.mean(months[-12:])),
+                "quiet_seconds": quiet,
+                "bringing_together_seconds": arranged,
+                "lives_seconds": encoded,
+                "apart": float(apart),
+                "state_bytes_per_active_user": round(of_states(folder, previous)),
+                "vector_bytes_per_user": round(last.stat().st_size / len(users)),
+            }
 
     return work
+
+
+def numbers(vectors: pa.Table) -> np.ndarray:
+    """All numbers of all vectors."""
+    return vectors["vector"].combine_chunks().flatten().to_numpy()
+
+
+def of_states(folder: Path, month: str) -> float:
+    """Bytes of a month's states by user active in it."""
+    files = [path for path in (folder / "states" / month).rglob("*") if path.is_file()]
+    active = pc.sum(
+        pc.equal(read_parquet(folder / f"vectors/{month}.parquet")["last_month"], month)
+    )
+    return sum(path.stat().st_size for path in files) / active.as_py()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--users", type=logs.whole, default=3000)
+    parser.add_argument("--users", type=logs.whole, default=20_000)
     parser.add_argument("--months", type=int, default=60)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
     parser.add_argument("--result", type=Path, help="default: reports/benchmarks/encoding.json")
     args = parser.parse_args(argv)
-    n_users, n_months = (200, 13) if args.tiny else (args.users, args.months)
+    n_users, n_months = (400, 13) if args.tiny else (args.users, args.months)
 
     rows: list[dict[str, Any]] = []
-    for size, newcomers in ((n_users // 10, 0.5), (n_users, 0.5), (n_users, 0.0)):
+    sizes = [n_users // 100, n_users // 10, n_users]
+    for size, newcomers in [*((size, 0.5) for size in sizes), (n_users, 0.0)]:
         run = measure(encode, size, n_months, newcomers, args.device)
-        months, lives, apart, state_bytes, vector_bytes, n = run.value
-        if apart > 1e-5:
-            raise ValueError(f"a month and the whole life give vectors {apart:g} apart")
-        month = float(np.mean(months[-12:]))
-        rows.append(
-            {
-                "users": n,
-                "months": n_months,
-                "newcomers": newcomers,
-                "device": args.device,
-                "month_seconds": month,
-                "lives_seconds": lives,
-                "ratio": lives / month,
-                "users_per_second": n / month,
-                "state_bytes_per_user": round(state_bytes / n),
-                "vector_bytes_per_user": round(vector_bytes / n),
-                "apart": apart,
-                "peak_mb": run.peak_mb,
-            }
-        )
+        found = run.value
+        if found["apart"] > 1e-5:
+            raise ValueError(f"a month and the whole life give vectors {found['apart']:g} apart")
+        about = {"months": n_months, "newcomers": newcomers, "device": args.device}
+        rates = {
+            "ratio": (found["bringing_together_seconds"] + found["lives_seconds"])
+            / found["month_seconds"],
+            "users_per_second": found["users"] / found["month_seconds"],
+            "peak_mb": run.peak_mb,
+        }
+        rows.append(about | found | rates)
         print(table(rows[-1:]), flush=True)
-    slopes = slope([row["users"] for row in rows[:2]], [row["month_seconds"] for row in rows[:2]])
+    grown = rows[: len(sizes)]
+    slopes = slope([row["users"] for row in grown], [row["month_seconds"] for row in grown])
     print(f"slope of a month in the users: {slopes}")
     write_json({"rows": rows, "slope": slopes}, args.result or result_path("encoding", args.tiny))
 

@@ -29,7 +29,7 @@ from benchmarks.logs import FIRST, World, whole, write_logs
 from benchmarks.measure import slope, table
 from benchmarks.stages import measure_all
 from lurm.console import run_stage
-from lurm.months import month_name, month_number
+from lurm.months import month_name
 from lurm.storage import row_count, write_json, write_parquet, write_text
 
 log = logging.getLogger("whole")
@@ -95,16 +95,6 @@ def workspace(world: World, n_interests: int, folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def cut_down_states(stage: str) -> None:
-    """After ``encode_users@<month>``, remove what nobody reads any more of states before the last two."""
-    name, _, month = stage.partition("@")
-    if name == "encode_users":
-        for folder in Path("data/states").iterdir():
-            if folder.name < month_name(month_number(month) - 1):
-                for path in folder.rglob("*_*.npy"):
-                    path.unlink()
-
-
 def sizes() -> dict[str, int]:
     """Bytes of the last month of each kind of data, or of all of it where it has no months."""
     month = max(path.name for path in Path("data/states").iterdir() if path.name != "start")
@@ -124,7 +114,7 @@ def run(
         rows = sum(map(row_count, Path("data/landing/behaviors").glob("*.parquet")))
         log.info("%s: %d behaviors of %d users", folder, rows, world.n_users)
         size = {"users": world.n_users, "behaviors": rows}
-        figures = measure_all(cut_down_states)
+        figures = measure_all()
         return [{"stage": stage, **size, **found} for stage, found in figures.items()], sizes()
 
 

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from lurm.database import literal, one
 from lurm.metrics import binary_auc
-from lurm.states import all_rows, cut, load_users, load_vectors, model_of, parts
-from lurm.storage import read_parquet, read_rows, read_schema
-from lurm.tables import ID, MEASURES, check_columns
+from lurm.states import parts
+from lurm.storage import read_parquet, read_schema, reader
+from lurm.tables import MEASURES, USER_VECTORS, check_columns
 from lurm.vectors import vector_matrix
 
 Measures = dict[str, dict[str, float]]
@@ -148,31 +148,35 @@ def anchor_use(shares: NDArray[np.float32], interests: Mapping[str, float]) -> d
     }
 
 
-def moved(vectors: Path, states: Path, month: str) -> Iterator[Moved]:
-    """The vectors as of the month and, from the states of the month before, those of then, part by part.
+def moved(vectors: Path, previous: Path, month: str) -> Iterator[Moved]:
+    """The vectors as of the month beside those of the month before, part by part.
 
     Raises:
         ValueError: columns are missing, they are not of one model, or users of the month before are gone.
     """
-    named = {"user_id": ID, "last_month": pa.string(), "model_version": pa.string()}
-    check_columns(read_schema(vectors), named, str(vectors))
-    known = all_rows(states)
-    model = model_of(known)
-    ids = read_parquet(vectors, ["user_id"])["user_id"].combine_chunks()
-    for of_states, of_vectors in parts(load_users(known), ids, USERS, vectors):
-        pieces, now = cut(known, of_states), read_rows(vectors, of_vectors)
-        users = now["user_id"].combine_chunks()
-        places = pc.index_in(load_users(pieces).cast(ids.type), users)
-        models = pc.unique(now["model_version"]).to_pylist()
-        if places.null_count or models != [model]:
+    for path in (vectors, previous):
+        check_columns(read_schema(path), USER_VECTORS, str(path))
+    ids, known = (
+        read_parquet(path, ["user_id"])["user_id"].combine_chunks() for path in (vectors, previous)
+    )
+    now, before = reader(vectors), reader(previous)
+    for rows_before, rows_now in parts(known, ids, USERS, vectors):
+        x, then = now(rows_now), before(rows_before)
+        places = pc.index_in(
+            then["user_id"].combine_chunks().cast(ids.type), x["user_id"].combine_chunks()
+        )
+        models = pa.concat_tables([x, then.cast(x.schema)])["model_version"].unique().to_pylist()
+        if places.null_count or len(models) != 1:
             raise ValueError(
-                f"{vectors}: expected all users of {states} with vectors of model {model}, found "
+                f"{vectors}: expected all users of {previous}, with vectors of one model, found "
                 f"{places.null_count:,} missing and vectors of {', '.join(models)}; name the vectors of "
-                f"{month} and the states of the month before"
+                f"{month} and of the month before"
             )
         rows = places.to_numpy().astype(np.int64)
-        active = np.asarray(pc.equal(now["last_month"], month), dtype=bool)
-        yield Moved(vector_matrix(now), load_vectors(pieces), rows, active[rows])
+        active = np.asarray(pc.equal(x["last_month"], month), dtype=bool)
+        matrix = vector_matrix(x)
+        there = vector_matrix(then) if len(then) else matrix[:0]
+        yield Moved(matrix, there, rows, active[rows])
 
 
 def vector_figures(parts: Callable[[], Iterable[Moved]]) -> dict[str, float]:

@@ -1,17 +1,18 @@
-"""User vectors month by month: each month goes on from the states the month before left behind.
+"""User vectors month by month: each month goes on from the states the months before left behind.
 
 A state holds, per user and scale, the GRU's state after the last *closed* period and the counts of the
 *open* one, so a month reads its own bags and nothing older, and a year's bag stays the log of its summed
 counts. A period closes with its last month; where a user was not there then, with his next one. The result
-is that of encoding the whole life at once (tests hold the two against each other). Users do not meet here,
-so states are read, moved on and written in parts (:mod:`lurm.states`).
+is that of encoding the whole life at once (tests hold the two against each other).
 
-Where empty periods are skipped, a month computes nothing for users who were not active in it: they keep
-their vector, which the state holds too. Where empty periods enter as zeros every vector moves every month.
+Users do not meet here, so any of them can be encoded without the others. Where empty periods are skipped,
+who was not active in the month stands where he stood: nothing need be read or computed for him
+(:mod:`lurm.shards`). Where empty periods enter as zeros every vector moves every month.
 
 Letters: U users, M anchors, H hidden size, D interests.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,10 @@ from lurm.tables import user_vectors_schema
 from lurm.timelines import Periods
 
 NEVER = -1  # the open period, first or last month of a user before the first behavior
-CHUNK = 8_192  # users encoded at once
+# Users whose bags are summed at once, and whose scales are merged: more leave a processor's caches, while a
+# GPU waits for fewer.
+CHUNKS = {"cpu": 512, "cuda": 8_192}
+MERGED = {"cpu": 64, "cuda": 8_192}
 
 
 def no_users(settings: SmenSettings, id_type: pa.DataType) -> UserStates:
@@ -46,7 +50,6 @@ def no_users(settings: SmenSettings, id_type: pa.DataType) -> UserStates:
         n_behaviors=np.zeros(0),
         first_month=none,
         last_month=none,
-        vectors=np.zeros((0, settings.n_published), dtype=np.float32),
         scales=dict.fromkeys(settings.scales, scale),
     )
 
@@ -64,20 +67,32 @@ def user_vectors(
         pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width),
         pa.array(np.rint(states.n_behaviors).astype(np.int64)),
         pa.array(confidence),
-        pa.array([month_name(number) for number in states.first_month.tolist()], pa.string()),
-        pa.array([month_name(number) for number in states.last_month.tolist()], pa.string()),
-        *(pa.array([name] * len(states.users), pa.string()) for name in version),
+        _names(states.first_month),
+        _names(states.last_month),
+        *(pa.repeat(name, len(states.users)) for name in version),
     ]
     return pa.table(columns, schema=user_vectors_schema(width, states.users.type))
+
+
+def _names(months: NDArray[np.int64]) -> pa.Array:
+    numbers, codes = np.unique(months, return_inverse=True)
+    names = pa.array([month_name(number) for number in numbers.tolist()], pa.string())
+    return names.take(pa.array(codes))
+
+
+def with_others(now: pa.Table, still: pa.Table) -> pa.Table:
+    """The rows of two published tables of different users in one, sorted by user."""
+    together = pa.concat_tables([now, still.cast(now.schema)]).combine_chunks()
+    return together.take(pc.sort_indices(together["user_id"]))
 
 
 def encode_month(
     smen: Smen, states: UserStates, boi: pa.Table, month: int
 ) -> tuple[UserStates, NDArray[np.float32]]:
-    """The states after the month, and the published vectors (U, d) of all users known by then.
+    """The states after the month, and the published vectors (U, d), of the users of both tables.
 
-    ``boi`` is the month's bags (:data:`lurm.tables.BOI`), ``month`` its number. The work is done where
-    ``smen`` is.
+    ``states`` are those of any users that were there before, ``boi`` are bags of the month
+    (:data:`lurm.tables.BOI`), ``month`` is its number. The work is done where ``smen`` is.
 
     Raises:
         ValueError: the states already hold the month; an interest the model does not know; a count that is
@@ -91,31 +106,24 @@ def encode_month(
         )
     states, bags = _join(settings, states, boi)
     active = np.diff(bags.indptr) > 0
-    moving = np.flatnonzero(active | (settings.empty_periods == "zeros"))
     scales, parts = {}, []
     for name, span in settings.scales.items():
         scale = _add_month(smen, states.scales[name], bags, active, month // span)
-        now, steps = _advance(smen, scale, moving, month // span)
+        now, steps = _advance(smen, scale, np.arange(len(active)), month // span)
         if (month + 1) % span == 0:
-            here = active[moving]
-            scale = _close(scale, moving[here], now[here], steps[here])
+            scale = _close(scale, np.flatnonzero(active), now[active], steps[active])
         scales[name] = scale
         parts.append(now)
-    vectors, device = (
-        states.vectors,
-        smen.head_mix.device,
-    )  # _join made the vectors, so free to change
-    for start in range(0, len(moving), CHUNK):
-        rows = slice(start, start + CHUNK)
+    vectors = np.empty((len(active), settings.n_published), dtype=np.float32)
+    for rows in _chunks(smen, len(active), MERGED):
         with torch.inference_mode():
-            merged = smen.merge([torch.from_numpy(part[rows]).to(device) for part in parts])
-            vectors[moving[rows]] = smen.publish(merged).cpu().numpy()
+            merged = smen.merge([_tensor(smen, part[rows]) for part in parts])
+            vectors[rows] = smen.publish(merged).cpu().numpy()
     after = UserStates(
         users=states.users,
         n_behaviors=states.n_behaviors + np.asarray(bags.sum(axis=1)).ravel(),
         first_month=np.where(active & (states.first_month == NEVER), month, states.first_month),
         last_month=np.where(active, month, states.last_month),
-        vectors=vectors,
         scales=scales,
     )
     return after, vectors
@@ -162,7 +170,6 @@ def _join(
         n_behaviors=grown(states.n_behaviors, 0),
         first_month=grown(states.first_month, NEVER),
         last_month=grown(states.last_month, NEVER),
-        vectors=grown(states.vectors, 0),
         scales={
             name: ScaleState(
                 hidden=grown(scale.hidden, 0),
@@ -220,9 +227,9 @@ def _advance(
     lengths = (np.diff(scale.open_counts.indptr)[rows] > 0).astype(np.int64)
     if smen.settings.empty_periods == "zeros":
         lengths += until - scale.period[rows]
-    out = [scale.hidden[:0]]
-    for start in range(0, len(rows), CHUNK):
-        part, steps = rows[start : start + CHUNK], lengths[start : start + CHUNK]
+    out = np.empty((len(rows), *scale.hidden.shape[1:]), dtype=np.float32)
+    for chunk in _chunks(smen, len(rows), CHUNKS):
+        part, steps = rows[chunk], lengths[chunk]
         bags = scale.open_counts[part]
         sizes = np.zeros(steps.sum(), dtype=np.int64)
         sizes[(np.cumsum(steps) - steps)[steps > 0]] = np.diff(bags.indptr)[steps > 0]
@@ -234,9 +241,16 @@ def _advance(
         )
         with torch.inference_mode():
             states = smen.advance(
-                periods,
-                torch.from_numpy(scale.hidden[part]).to(smen.head_mix.device),
-                torch.from_numpy(scale.n_closed[part]),
+                periods, _tensor(smen, scale.hidden[part]), torch.from_numpy(scale.n_closed[part])
             )
-        out.append(states.cpu().numpy())
-    return np.concatenate(out), lengths
+        out[chunk] = states.cpu().numpy()
+    return out, lengths
+
+
+def _tensor(smen: Smen, values: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(values).to(smen.head_mix.device)
+
+
+def _chunks(smen: Smen, n_users: int, sizes: Mapping[str, int]) -> Iterator[slice]:
+    size = sizes[smen.head_mix.device.type]
+    return (slice(start, start + size) for start in range(0, n_users, size))

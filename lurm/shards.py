@@ -1,21 +1,46 @@
 """A month's users encoded shard by shard, each by itself: here, or on one of Spark's workers.
 
-Workers take this module from the project that is installed there. A function of the stage's script would be
-sent to them with all that it refers to.
+Of users who were not active in the month nothing is read but their rows of the month before, unless empty
+periods enter as zeros. Workers take this module from the project that is installed there. A function of the
+stage's script would be sent to them with all that it refers to.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 
 from lurm.confidence import Confidence
-from lurm.encoding import encode_month, user_vectors
-from lurm.months import month_number
-from lurm.smen import load_smen
-from lurm.states import PART, all_rows, cut, growing_states, load_pieces, load_users, parts
-from lurm.storage import growing_parquet, read_json, read_rows, shard_folder
+from lurm.encoding import encode_month, no_users, user_vectors, with_others
+from lurm.months import month_name, month_number
+from lurm.smen import Version, load_smen
+from lurm.states import (
+    PART,
+    finish_month,
+    growing_states,
+    load_states,
+    parts,
+    shard_of,
+)
+from lurm.storage import (
+    growing_parquet,
+    read_json,
+    read_parquet,
+    read_rows,
+    read_runs,
+    read_schema,
+    read_settings,
+    reader,
+    row_groups,
+)
 from lurm.tables import user_vectors_schema
+
+ROWS = 65_536  # of a group of the published table; in small groups parquet spends more on floats
 
 
 @dataclass(frozen=True)
@@ -24,53 +49,127 @@ class Month:
 
     month: str
     boi: Path
-    previous: Path  # folder of the states of the month before
+    previous: Path  # the published table as of the month before
+    states: Path  # folder of all months' states
     smen: Path
     confidence: Path
-    state: Path  # folder of the states after the month
     scratch: Path  # folder where the rows of the published table wait for each other
     device: str  # cpu | cuda
+
+    @property
+    def state(self) -> Path:
+        """The folder of the states after the month."""
+        return self.states / self.month
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Users next to each other: their rows in the states of the month before, and in the month's bags."""
+    """Users next to each other: their rows in the published table before, and in the month's bags."""
 
     number: int
-    states: slice
+    known: slice
     bags: slice
+
+
+def divide(month: Month, size: int) -> list[Shard]:
+    """All users of the month and before in shards of at most ``size``; raises as :func:`parts` does."""
+    before = read_parquet(month.previous, ["user_id"])["user_id"].combine_chunks()
+    ids, first_rows = read_runs(month.boi, "user_id")
+    return [
+        Shard(number, known, slice(int(first_rows[runs.start]), int(first_rows[runs.stop])))
+        for number, (known, runs) in enumerate(parts(before, ids, size, month.boi))
+    ]
 
 
 def encode_shard(month: Month, shard: Shard) -> None:
     """Write the shard's states where they belong, and its rows of the published table to ``scratch``.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`lurm.encoding.encode_month`, or a file is damaged.
+        FileNotFoundError, ValueError: as :func:`lurm.encoding.encode_month` and
+            :func:`lurm.states.load_states`, or a file is damaged, or the table before is of another model
+            or of a later month.
         OSError: a file cannot be written.
     """
     torch.set_num_threads(1)  # the last digits depend on the number of threads
     torch.backends.cudnn.allow_tf32 = False  # a GRU's default on a GPU, 1e-5 away
     smen, version = load_smen(month.smen)
     smen.to(month.device)
-    known = Confidence.from_json(read_json(month.confidence))
+    confidence = Confidence.from_json(read_json(month.confidence))
+    number, zeros = month_number(month.month), smen.settings.empty_periods == "zeros"
     boi = read_rows(month.boi, shard.bags)
     ids = boi["user_id"].combine_chunks()
-    pieces = cut(all_rows(month.previous), shard.states)
+    published_before, states_of = reader(month.previous), load_states(month.states, version.model)
+    known = read_rows(month.previous, shard.known, ["user_id"])["user_id"].combine_chunks()
     schema = user_vectors_schema(smen.settings.n_published, ids.type)
-    number = month_number(month.month)
     with (
-        growing_states(
-            shard_folder(month.state, shard.number), smen.settings.scales, version.model
-        ) as append_states,
-        growing_parquet(vectors_of(month, shard), schema) as append_vectors,
+        growing_states(shard_of(month.state, shard.number), smen.settings.scales) as keep,
+        growing_parquet(rows_of(month, shard), schema, compression="none") as publish,
     ):
-        for rows, bags in parts(load_users(pieces), ids, PART, month.boi):
-            states = load_pieces(cut(pieces, rows), version.model)
+        for rows, bags in parts(known, ids, PART, month.boi):
+            of_shard = slice(shard.known.start + rows.start, shard.known.start + rows.stop)
+            before = published_before(of_shard)
+            check_before(before, version, number, month.previous)
+            active = pc.is_in(before["user_id"], value_set=ids[bags])
+            moves = (
+                pa.chunked_array([pa.array(np.ones(len(before), dtype=bool))]) if zeros else active
+            )
+            moving = before.filter(moves)
+            if len(moving):
+                last = _numbers(moving["last_month"])
+                states = states_of(moving["user_id"].combine_chunks(), last)
+            else:
+                states = no_users(smen.settings, ids.type)
             after, vectors = encode_month(smen, states, boi[bags], number)
-            append_states(after)
-            append_vectors(user_vectors(after, vectors, known.of(after.n_behaviors), version))
+            kept = after.last_month == number
+            keep(after if kept.all() else after.take(np.flatnonzero(kept)))
+            now = user_vectors(after, vectors, confidence.of(after.n_behaviors), version)
+            publish(with_others(now, before.filter(pc.invert(moves))))
 
 
-def vectors_of(month: Month, shard: Shard) -> Path:
+def check_before(before: pa.Table, version: Version, number: int, where: Path) -> None:
+    """Return if the month of that number can go on from these rows of a published table.
+
+    Raises:
+        ValueError: their vectors are of another model, or of that month or a later one.
+    """
+    others = [
+        name for name in before["model_version"].unique().to_pylist() if name != version.model
+    ]
+    if others:
+        raise ValueError(
+            f"{where}: expected vectors of model {version.model}, found those of {others[0]}; encode the "
+            "months from the first with one model"
+        )
+    last = pc.max(before["last_month"]).as_py()
+    if last is not None and last >= month_name(number):
+        raise ValueError(
+            f"{where}: {month_name(number)} should go on from an earlier month, the users there already "
+            f"hold {last}; encode the months in order"
+        )
+
+
+def _numbers(months: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The number of each month."""
+    told = months.combine_chunks().dictionary_encode()
+    numbers = np.array([month_number(name) for name in told.dictionary.to_pylist()])
+    return numbers[told.indices.to_numpy()]
+
+
+def rows_of(month: Month, shard: Shard) -> Path:
     """Where a shard's rows of the published table wait for the others."""
     return month.scratch / f"{shard.number:05}.parquet"
+
+
+def finish(month: Month, shards: Sequence[Shard], vectors: Path) -> None:
+    """The month's states are complete, and all rows in one published table, in groups of ROWS."""
+    settings = read_settings(month.smen)
+    finish_month(
+        month.state,
+        len(shards),
+        month=month.month,
+        **{name: settings[name] for name in ("model_version", "n_interests", "scales")},
+    )
+    with growing_parquet(vectors, read_schema(rows_of(month, shards[0]))) as append:
+        for shard in shards:
+            for rows in row_groups(rows_of(month, shard), ROWS):
+                append(rows)

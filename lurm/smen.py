@@ -25,6 +25,8 @@ from lurm.anchor_sum import anchor_sum, distinct
 from lurm.storage import read_tensors
 from lurm.timelines import Periods
 
+GATE_ROWS = {"cpu": 512}  # of a GRU at once: their gates fit the cache of a processor's core
+
 
 @dataclass(frozen=True)
 class SmenSettings:
@@ -132,6 +134,12 @@ class Smen(nn.Module):
             sequence = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
             total = (start * steps.to(r)[:, None, None]).index_add(0, sequence.to(r.device), r)
             return total / (steps + lengths).clamp(min=1).to(r)[:, None, None]
+        if not torch.is_grad_enabled() and len(lengths) and bool((lengths == 1).all()):
+            # As nearly every month of encoding: nothing to put in order, and in less time.
+            size = GATE_ROWS.get(r.device.type, len(r) * m)
+            blocks = zip(r.flatten(0, 1).split(size), start.flatten(0, 1).split(size), strict=True)
+            after = [torch.gru_cell(x, h, *self.gru.all_weights[0]) for x, h in blocks]
+            return torch.cat(after).unflatten(0, (-1, m))
         longest_first = torch.argsort(lengths, descending=True, stable=True)
         ordered = lengths[longest_first]
         running = ordered[ordered > 0]
@@ -213,9 +221,10 @@ def load_smen(path: Path) -> tuple[Smen, Version]:
     tensors, settings = read_tensors(path)
     model = settings.pop("model_version")
     version = Version(model, settings.pop("space_version", model))
-    smen = Smen(SmenSettings(**settings))
+    with torch.device("meta"):  # no weights are drawn
+        smen = Smen(SmenSettings(**settings))
     for name in ("turn", "offset"):
         if name in tensors:
             smen.register_buffer(name, torch.empty_like(tensors[name]))
-    smen.load_state_dict(tensors)
+    smen.load_state_dict(tensors, assign=True)
     return smen.eval(), version

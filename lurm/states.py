@@ -1,17 +1,20 @@
-"""Where users stand after a month, on disk: shards of users, memory-mapped and read in parts.
+"""Where users stand, on disk: a month's folder holds the states of the users active in it, and no others.
 
-Users do not meet in encoding, so a month is encoded in :func:`parts`: memory follows the part, but for the
-ids of users. States lie in shards, folders of at most SHARD users in the order of their ids, which one
-process makes one after the other, or many machines side by side.
+A user's state changes with behaviors of his own only, so it lies with the last month that had some, which
+the published table names. A month reads the states of its users, each from there, and leaves theirs behind;
+it neither reads nor writes those of anybody else.
 
-Letters: U users, M anchors, H hidden size, D interests, d numbers of a vector.
+A month's states lie in shards, Arrow files of users in the order of their ids, which one process makes one
+after the other, or many machines side by side. They are memory-mapped: only the rows asked for are read.
+
+Letters: U users, M anchors, H hidden size, D interests.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from functools import partial
-from itertools import accumulate, pairwise
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +24,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from lurm.storage import (
-    growing_array,
-    read_array,
-    read_json,
-    read_parquet,
-    row_count,
-    shard_folder,
-    shard_folders,
-    write_json,
-    write_parquet,
-)
+from lurm.months import month_name, month_number
+from lurm.storage import map_arrow, read_json, replacing, write_json
+from lurm.timelines import ranges
 
-SHARD = 262_144  # users whose states share a folder
+SHARD = 262_144  # users whose states share a file, active or not
 PART = 8_192  # users whose states are in memory at once; larger ones are slower, too
-Piece = tuple[Path, slice]  # a shard, and some of its rows
-# Arrays of a scale on disk and their types; the last three are those of the open counts.
-_ARRAYS: dict[str, type[np.generic]] = {
-    "hidden": np.float32,
-    "n_closed": np.int64,
-    "period": np.int64,
-    "offsets": np.int64,
-    "interests": np.int32,
-    "counts": np.float32,
-}
 
 
 @dataclass(frozen=True)
@@ -65,191 +50,245 @@ class UserStates:
     n_behaviors: NDArray[np.float64]  # (U,)
     first_month: NDArray[np.int64]  # (U,)
     last_month: NDArray[np.int64]  # (U,)
-    vectors: NDArray[np.float32]  # (U, d), as published
     scales: dict[str, ScaleState]
+
+    def take(self, rows: NDArray[np.int64]) -> "UserStates":
+        """The states in these rows, in the order of the rows."""
+        scales = {
+            name: ScaleState(**{f.name: getattr(scale, f.name)[rows] for f in fields(scale)})
+            for name, scale in self.scales.items()
+        }
+        return UserStates(
+            users=self.users.take(pa.array(rows)),
+            n_behaviors=self.n_behaviors[rows],
+            first_month=self.first_month[rows],
+            last_month=self.last_month[rows],
+            scales=scales,
+        )
 
 
 @contextmanager
-def growing_states(
-    folder: Path, scales: Iterable[str], model_version: str
-) -> Iterator[Callable[[UserStates], None]]:
-    """A function that appends users, in the order of their ids, to the shard of states in ``folder``.
+def growing_states(shard: Path, scales: Iterable[str]) -> Iterator[Callable[[UserStates], None]]:
+    """A function that appends users, in the order of their ids, to a shard of a month's states.
 
-    Written are users.parquet, vectors.npy, a file for each array of each scale, and about.json.
+    All were active in the month. Appended users are a batch of an Arrow file, which has their columns of
+    :class:`UserStates` but for ``last_month``, and those of every scale behind its name.
     """
-    scales, users, n_interests = list(scales), [], 0
-    with ExitStack() as files:
-        files.push(partial(_leave_no_empty, folder))
-
-        def grows(name: str, kind: type[np.generic]) -> Callable[[np.ndarray], None]:
-            return files.enter_context(growing_array(folder / f"{name}.npy", kind))
-
-        vectors = grows("vectors", np.float32)
-        arrays = {
-            scale: {name: grows(f"{scale}_{name}", kind) for name, kind in _ARRAYS.items()}
-            for scale in scales
-        }
-        n_entries = dict.fromkeys(scales, 0)
-        for scale in scales:
-            arrays[scale]["offsets"](np.zeros(1))
+    scales = list(scales)
+    with replacing(shard) as temporary, ExitStack() as files:
+        writer: pa.RecordBatchFileWriter | None = None
 
         def append(states: UserStates) -> None:
-            nonlocal n_interests
-            users.append(
-                pa.table(
-                    {
-                        "user_id": states.users,
-                        "n_behaviors": states.n_behaviors,
-                        "first_month": states.first_month,
-                        "last_month": states.last_month,
-                    }
+            nonlocal writer
+            columns: dict[str, Any] = {
+                "user_id": states.users,
+                "n_behaviors": states.n_behaviors,
+                "first_month": states.first_month,
+            }
+            for name in scales:
+                scale, counts = states.scales[name], states.scales[name].open_counts
+                _, m, h = scale.hidden.shape
+                anchors = pa.FixedSizeListArray.from_arrays(pa.array(scale.hidden.ravel()), h)
+                offsets = pa.array(counts.indptr, pa.int32())
+                columns[f"{name}_hidden"] = pa.FixedSizeListArray.from_arrays(anchors, m)
+                columns[f"{name}_n_closed"] = scale.n_closed
+                columns[f"{name}_period"] = scale.period
+                columns[f"{name}_interests"] = pa.ListArray.from_arrays(
+                    offsets, pa.array(counts.indices, pa.int32())
                 )
-            )
-            vectors(states.vectors)
-            for name, scale in states.scales.items():
-                counts, to = scale.open_counts, arrays[name]
-                to["hidden"](scale.hidden)
-                to["n_closed"](scale.n_closed)
-                to["period"](scale.period)
-                to["offsets"](counts.indptr[1:].astype(np.int64) + n_entries[name])
-                to["interests"](counts.indices)
-                to["counts"](counts.data)
-                n_entries[name] += counts.nnz
-                n_interests = counts.shape[1]
+                columns[f"{name}_counts"] = pa.ListArray.from_arrays(offsets, pa.array(counts.data))
+            batch = pa.record_batch(columns)
+            if writer is None:
+                writer = files.enter_context(pa.ipc.new_file(temporary, batch.schema))
+            if len(batch):
+                writer.write_batch(batch)
 
         yield append
-        write_parquet(pa.concat_tables(users).combine_chunks(), folder / "users.parquet")
-        about = {"model_version": model_version, "n_interests": n_interests, "scales": scales}
-        write_json(about, folder / "about.json")
 
 
-def _leave_no_empty(folder: Path, error: type[BaseException] | None, *_: object) -> None:
-    """After an error, remove the folder, from which the files not finished are gone by now."""
-    if error is not None:
-        with suppress(OSError):
-            folder.rmdir()
+def finish_month(
+    folder: Path,
+    n_shards: int,
+    *,
+    month: str,
+    model_version: str,
+    n_interests: int,
+    scales: Iterable[str],
+) -> None:
+    """Write about.json of a month's states: of when they are, and between which ids a shard's users lie.
+
+    It comes last, so a folder that has none was not finished.
+    """
+    shards = []
+    for number in range(n_shards):
+        users = map_arrow(shard_of(folder, number))["user_id"]
+        bounds = (users[0].as_py(), users[-1].as_py()) if len(users) else (None, None)
+        shards.append({"users": len(users), "first": bounds[0], "last": bounds[1]})
+    about = {
+        "month": month,
+        "model_version": model_version,
+        "n_interests": n_interests,
+        "scales": list(scales),
+        "shards": shards,
+    }
+    write_json(about, folder / "about.json")
 
 
-def save_states(states: UserStates, folder: Path, model_version: str) -> None:
-    """Write the states as the only shard of ``folder``, as :func:`growing_states` does."""
-    with growing_states(shard_folder(folder, 0), states.scales, model_version) as append:
-        append(states)
+def shard_of(folder: Path, number: int) -> Path:
+    """The file of a month's shard of that number."""
+    return folder / f"{number:05}.arrow"
 
 
-def load_states(folder: Path, model_version: str, rows: slice = slice(None)) -> UserStates:
-    """The states of the given rows, counted over all shards of ``folder``.
+def load_states(
+    folder: Path, model_version: str
+) -> Callable[[pa.Array, NDArray[np.int64]], UserStates]:
+    """A function that gives the states of users, each from the month he was last active in.
+
+    It takes the ids of one user or more, sorted (U,), and the numbers of these months (U,). Files stay
+    mapped once a state in them was asked for.
+
+    Args:
+        folder: that of all months' states.
+        model_version: the model that the states are of.
+
+    Raises:
+        FileNotFoundError: a month has none.
+        ValueError: another model left them behind; some are missing, or not finite.
+    """
+
+    @cache
+    def month(number: int) -> dict[str, Any]:
+        return check_month(folder / month_name(number), model_version)
+
+    @cache
+    def batches(number: int, shard: int) -> list[tuple[pa.RecordBatch, pa.Scalar, pa.Scalar]]:
+        table = map_arrow(shard_of(folder / month_name(number), shard))
+        return [(batch, batch["user_id"][0], batch["user_id"][-1]) for batch in table.to_batches()]
+
+    def of_month(number: int, users: pa.Array) -> UserStates:
+        about, found = month(number), []
+        where, first, last = folder / month_name(number), users[0].as_py(), users[-1].as_py()
+        for shard, told in enumerate(about["shards"]):
+            if told["users"] and told["first"] <= last and first <= told["last"]:
+                for batch, lowest, highest in batches(number, shard):
+                    if lowest.as_py() <= last and first <= highest.as_py():
+                        rows = _places(batch["user_id"], users)
+                        found.append(_states_of(batch, rows, about, number, where))
+        ids = pa.concat_arrays([users[:0], *(states.users for states in found)])
+        if not ids.equals(users):
+            missing = pc.sum(pc.invert(pc.is_in(users, value_set=ids))).as_py()
+            raise ValueError(
+                f"{where}: expected the states of all users last active in that month, each once, found "
+                f"none of {missing:,} of the {len(users):,} asked for; run `dvc checkout`, or encode the "
+                "months from that one on again"
+            )
+        return concatenated(found)
+
+    def load(users: pa.Array, last_month: NDArray[np.int64]) -> UserStates:
+        rows = [np.flatnonzero(last_month == number) for number in np.unique(last_month)]
+        found = [of_month(int(last_month[here[0]]), users.take(pa.array(here))) for here in rows]
+        if len(found) == 1:
+            return found[0]
+        return concatenated(found).take(np.argsort(np.concatenate(rows)))
+
+    return load
+
+
+def load_shard(folder: Path, number: int) -> Iterator[UserStates]:
+    """The states in the shard of that number of a month's ``folder``, batch by batch."""
+    about = read_json(folder / "about.json")
+    for batch in map_arrow(shard_of(folder, number)).to_batches():
+        rows = np.arange(len(batch))
+        yield _states_of(batch, rows, about, month_number(about["month"]), folder)
+
+
+def check_month(folder: Path, model_version: str) -> dict[str, Any]:
+    """What the month's states say about themselves, if that model left them behind.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: another model left them behind, or a shard is missing.
+        ValueError: another model did, or it was in another month.
     """
-    return load_pieces(cut(all_rows(folder), rows), model_version)
-
-
-def all_rows(folder: Path) -> list[Piece]:
-    """All rows of all shards; raises as :func:`shard_folders` does."""
-    return [
-        (shard, slice(0, row_count(shard / "users.parquet")))
-        for shard in shard_folders(folder, "encode_users")
-    ]
-
-
-def cut(pieces: Sequence[Piece], rows: slice) -> list[Piece]:
-    """The given rows, counted over the pieces; for none of them a piece without rows."""
-    edges = [0, *accumulate(part.stop - part.start for _, part in pieces)]
-    first, last, _ = rows.indices(edges[-1])
-    return [
-        (shard, slice(part.start + max(first - start, 0), part.start + min(last, stop) - start))
-        for (shard, part), (start, stop) in zip(pieces, pairwise(edges), strict=True)
-        if start < last and first < stop
-    ] or [(pieces[0][0], slice(0, 0))]
-
-
-def load_pieces(pieces: Sequence[Piece], model_version: str) -> UserStates:
-    """The states of the pieces, one after the other; raises as :func:`load_shard` does."""
-    return _concatenated([load_shard(shard, model_version, rows) for shard, rows in pieces])
-
-
-def load_users(pieces: Sequence[Piece]) -> pa.Array:
-    """The ids of the users in the pieces, sorted (U,)."""
-    ids = [
-        read_parquet(shard / "users.parquet", ["user_id"])["user_id"].combine_chunks()[rows]
-        for shard, rows in pieces
-    ]
-    return pa.concat_arrays(ids)
-
-
-def load_vectors(pieces: Sequence[Piece]) -> NDArray[np.float32]:
-    """The vectors of the users in the pieces (U, d)."""
-    return np.concatenate([read_array(shard / "vectors.npy")[rows] for shard, rows in pieces])
-
-
-def load_shard(folder: Path, model_version: str, rows: slice = slice(None)) -> UserStates:
-    """The states of those rows that :func:`growing_states` wrote.
-
-    Raises:
-        ValueError: another model left them behind.
-    """
-    about = check_model(folder, model_version)
-    users = read_parquet(folder / "users.parquet")
-    first, last, _ = rows.indices(len(users))
-    users = users.slice(first, last - first)
-    scales = {}
-    for name in about["scales"]:
-        a = {key: read_array(folder / f"{name}_{key}.npy") for key in _ARRAYS}
-        offsets = np.array(a["offsets"][first : last + 1])
-        entries = slice(offsets[0], offsets[-1])
-        scales[name] = ScaleState(
-            hidden=np.array(a["hidden"][first:last]),
-            n_closed=np.array(a["n_closed"][first:last]),
-            period=np.array(a["period"][first:last]),
-            open_counts=sparse.csr_matrix(
-                (
-                    np.array(a["counts"][entries]),
-                    np.array(a["interests"][entries]),
-                    offsets - offsets[0],
-                ),
-                shape=(len(users), about["n_interests"]),
-            ),
-        )
-    return UserStates(
-        users=users["user_id"].combine_chunks(),
-        n_behaviors=users["n_behaviors"].to_numpy(),
-        first_month=users["first_month"].to_numpy(),
-        last_month=users["last_month"].to_numpy(),
-        vectors=np.array(read_array(folder / "vectors.npy")[first:last]),
-        scales=scales,
-    )
-
-
-def model_of(pieces: Sequence[Piece]) -> str:
-    """The model that left the states behind.
-
-    Raises:
-        ValueError: not all were left by one.
-    """
-    model: str = read_json(pieces[0][0] / "about.json")["model_version"]
-    for shard, _ in pieces[1:]:
-        check_model(shard, model)
-    return model
-
-
-def check_model(shard: Path, model_version: str) -> dict[str, Any]:
-    """What the shard says about itself, if that model left it behind.
-
-    Raises:
-        ValueError: another model did.
-    """
-    about: dict[str, Any] = read_json(shard / "about.json")
+    about: dict[str, Any] = read_json(folder / "about.json")
     if about["model_version"] != model_version:
         raise ValueError(
-            f"{shard}: expected the states of model {model_version}, found those of "
+            f"{folder}: expected the states of model {model_version}, found those of "
             f"{about['model_version']}; encode the months from the first with one model"
+        )
+    if about["month"] != folder.name:
+        raise ValueError(
+            f"{folder}: expected the states after {folder.name}, found those after {about['month']}; run "
+            "`dvc checkout`"
         )
     return about
 
 
-def _concatenated(parts: Sequence[UserStates]) -> UserStates:
+def last_month_before(folder: Path, month: str, model_version: str) -> str | None:
+    """The last month before that one of which ``folder`` has states of the model; None without one."""
+    earlier = sorted(path.parent.name for path in folder.glob("*/about.json"))
+    of_model = (
+        name
+        for name in reversed(earlier)
+        if name < month
+        and read_json(folder / name / "about.json")["model_version"] == model_version
+    )
+    return next(of_model, None)
+
+
+def _states_of(
+    batch: pa.RecordBatch,
+    rows: NDArray[np.int64],
+    about: Mapping[str, Any],
+    month: int,
+    where: Path,
+) -> UserStates:
+    """The states in these rows of a batch that :func:`growing_states` wrote."""
+    scales = {}
+    for name in about["scales"]:
+        hidden = batch[f"{name}_hidden"]
+        m, h = hidden.type.list_size, hidden.type.value_type.list_size
+        hidden = hidden.flatten().flatten().to_numpy().reshape(-1, m, h)[rows]
+        if not np.isfinite(hidden).all():
+            raise ValueError(
+                f"{where}: expected finite states at scale {name!r}, found others; run `dvc checkout`, "
+                "or encode the months from that one on again"
+            )
+        interests, counts = batch[f"{name}_interests"], batch[f"{name}_counts"]
+        offsets = counts.offsets.to_numpy()
+        first, last = offsets[rows], offsets[rows + 1]
+        entries = ranges(first, last)
+        scales[name] = ScaleState(
+            hidden=hidden,
+            n_closed=batch[f"{name}_n_closed"].to_numpy()[rows],
+            period=batch[f"{name}_period"].to_numpy()[rows],
+            open_counts=sparse.csr_matrix(
+                (
+                    counts.values.to_numpy()[entries],
+                    interests.values.to_numpy()[entries],
+                    np.concatenate([[0], np.cumsum(last - first)]),
+                ),
+                shape=(len(rows), about["n_interests"]),
+            ),
+        )
+    return UserStates(
+        users=batch["user_id"].take(pa.array(rows)),
+        n_behaviors=batch["n_behaviors"].to_numpy()[rows],
+        first_month=batch["first_month"].to_numpy()[rows],
+        last_month=np.full(len(rows), month),
+        scales=scales,
+    )
+
+
+def _places(ids: pa.Array, wanted: pa.Array) -> NDArray[np.int64]:
+    """The rows of sorted ``ids`` that hold sorted ``wanted``, of those that are there."""
+    rows = pc.search_sorted(ids, wanted).to_numpy().astype(np.int64)
+    rows = rows[rows < len(ids)]
+    there = pc.equal(ids.take(pa.array(rows)), wanted[: len(rows)])
+    return rows[there.to_numpy(zero_copy_only=False)]
+
+
+def concatenated(parts: Sequence[UserStates]) -> UserStates:
+    """The states of all parts, one after the other."""
     if len(parts) == 1:
         return parts[0]
     scales = {
@@ -273,12 +312,12 @@ def _stacked(parts: Sequence[UserStates] | Sequence[ScaleState]) -> dict[str, An
 
 
 def parts(before: pa.Array, ids: pa.Array, size: int, where: Path) -> Iterator[tuple[slice, slice]]:
-    """Rows of the states and rows of a table, such as the month's bags, that belong together.
+    """Rows of users known before and rows of a table, such as the month's bags, that belong together.
 
     Args:
-        before: ids of the users in the states, sorted.
+        before: ids of the users known before, sorted.
         ids: ids of the users of the table, sorted, each as often as it has rows.
-        size: most users of a part, old and new.
+        size: most users of a part, known and new.
         where: the table's file, for errors.
 
     Raises:
@@ -294,11 +333,11 @@ def parts(before: pa.Array, ids: pa.Array, size: int, where: Path) -> Iterator[t
     before = before.cast(ids.type)
     users = pa.concat_arrays([before, ids]).unique()
     bounds = users.take(pc.sort_indices(users))[size::size]
-    of_states, of_bags = (
+    of_before, of_table = (
         [0, *pc.search_sorted(values, bounds).to_pylist(), len(values)] for values in (before, ids)
     )
-    for state, bags in zip(pairwise(of_states), pairwise(of_bags), strict=True):
-        yield slice(*state), slice(*bags)
+    for known, rows in zip(pairwise(of_before), pairwise(of_table), strict=True):
+        yield slice(*known), slice(*rows)
 
 
 def check_ids(before: pa.Array, id_type: pa.DataType, where: Path | str) -> None:

@@ -12,7 +12,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import accumulate
+from functools import lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,25 +70,6 @@ def shard_folder(folder: Path, number: int) -> Path:
     return folder / f"{number:05}"
 
 
-def shard_folders(folder: Path, stage: str) -> list[Path]:
-    """The shards in ``folder``, in the order of their users; ``stage`` writes them.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: one is missing among them, or there is something else.
-    """
-    found = sorted(folder.glob("*"))
-    if not found:
-        raise FileNotFoundError(f"{folder}: expected users in shards, found none; run {stage}")
-    if found != [shard_folder(folder, number) for number in range(len(found))]:
-        raise ValueError(
-            f"{folder}: expected shards 00000, 00001, ... and nothing else, found "
-            f"{', '.join(path.name for path in found)}; remove the folder and run `dvc checkout`, or "
-            f"{stage}"
-        )
-    return found
-
-
 def write_parquet(table: pa.Table, path: Path | str) -> None:
     """Write ``table`` as zstd parquet."""
     with replacing(path) as temporary:
@@ -133,19 +115,40 @@ def read_parquet(path: Path | str, columns: list[str] | None = None) -> pa.Table
         return pq.ParquetFile(path).read(columns=columns)
 
 
-def read_rows(path: Path | str, rows: slice) -> pa.Table:
+def read_rows(path: Path | str, rows: slice, columns: list[str] | None = None) -> pa.Table:
     """Those rows of the parquet file, of which only the groups that hold some are read.
 
     Raises as :func:`read_parquet` does.
     """
+    return reader(path, columns)(rows)
+
+
+def reader(path: Path | str, columns: list[str] | None = None) -> Callable[[slice], pa.Table]:
+    """A function that gives rows of the parquet file, and keeps the last two groups that held some.
+
+    So rows that are asked for in order are read once. Raises as :func:`read_parquet` does.
+    """
     with _expecting("parquet", path, pa.ArrowInvalid):
         file = pq.ParquetFile(path)
-        groups = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
-        edges = [0, *accumulate(groups)]
+    sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+    edges = [0, *accumulate(sizes)]
+    none = file.schema_arrow.empty_table().select(columns or file.schema_arrow.names)
+
+    @lru_cache(maxsize=2)
+    def group(number: int) -> pa.Table:
+        with _expecting("parquet", path, pa.ArrowInvalid):
+            return file.read_row_group(number, columns)
+
+    def read(rows: slice) -> pa.Table:
         first, last, _ = rows.indices(edges[-1])
-        read = [n for n in range(len(groups)) if edges[n] < last and first < edges[n + 1]]
-        before = edges[read[0]] if read else first
-        return file.read_row_groups(read).slice(first - before, last - first)
+        held = [
+            group(n)[max(first - start, 0) : last - start]
+            for n, (start, stop) in enumerate(pairwise(edges))
+            if start < last and first < stop
+        ]
+        return pa.concat_tables([none, *held])
+
+    return read
 
 
 def row_groups(path: Path | str, at_least: int = 1) -> Iterator[pa.Table]:
@@ -280,13 +283,21 @@ def growing_array(
 
 
 @contextmanager
-def growing_parquet(path: Path | str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+def growing_parquet(
+    path: Path | str, schema: pa.Schema, compression: str = "zstd"
+) -> Iterator[Callable[[pa.Table], None]]:
     """A function that appends tables of the schema to a parquet file, each in groups of rows of its own."""
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        pq.ParquetWriter(temporary, schema, compression=compression) as writer,
     ):
         yield writer.write_table
+
+
+def map_arrow(path: Path | str) -> pa.Table:
+    """The Arrow file, memory-mapped; raises as :func:`read_parquet` does."""
+    with _expecting("memory-mapped Arrow", path, pa.ArrowInvalid):
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def read_array(path: Path | str) -> np.ndarray:

@@ -42,6 +42,16 @@ INTEREST_LINEAGE = {
 }
 # Bag-of-Interests of a month, sorted by user, then interest: counts, never logs, since counts add up.
 BOI = {"user_id": ID, "interest": pa.int32(), "count": pa.float32()}
+# Columns of the published user vectors beside the vector itself (:func:`user_vectors_schema`).
+USER_VECTORS = {
+    "user_id": ID,
+    "n_behaviors": pa.int64(),
+    "confidence": pa.float32(),
+    "first_month": pa.string(),
+    "last_month": pa.string(),
+    "model_version": pa.string(),
+    "space_version": pa.string(),
+}
 # Who had a behavior in which category during a label month.
 LABELS = {"user_id": ID, "column": pa.string(), "value": pa.string()}
 # What months looked like, for the watch on drift: one value by month, kind of measure, and key.
@@ -54,18 +64,8 @@ def user_vectors_schema(width: int, id_type: pa.DataType) -> pa.Schema:
     ``n_behaviors`` is what the vector rests on, ``confidence`` in 0..1 how far vectors that rest on so many
     can be trusted (:mod:`lurm.confidence`). ``first_month`` and ``last_month`` had behaviors.
     """
-    return pa.schema(
-        [
-            ("user_id", id_type),
-            ("vector", pa.list_(pa.float32(), width)),
-            ("n_behaviors", pa.int64()),
-            ("confidence", pa.float32()),
-            ("first_month", pa.string()),
-            ("last_month", pa.string()),
-            ("model_version", pa.string()),
-            ("space_version", pa.string()),
-        ]
-    )
+    own = {"user_id": id_type, "vector": pa.list_(pa.float32(), width)}
+    return pa.schema(list((own | USER_VECTORS | own).items()))
 
 
 def is_id(kind: pa.DataType) -> bool:

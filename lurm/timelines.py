@@ -7,7 +7,7 @@ batch, P periods of all n sequences, D interests.
 """
 
 import resource
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,7 +27,6 @@ from lurm.storage import (
     read_parquet,
     read_schema,
     shard_folder,
-    shard_folders,
     write_array,
     write_json,
     write_parquet,
@@ -88,13 +87,13 @@ class ShardedTimelines:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: a shard is missing, or its arrays do not fit each other.
+        ValueError: a shard is missing, or later its arrays do not fit each other.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folders = shard_folders(folder, "build_timelines")
+        self._folders = shards_of(folder)
         _allow_files(len(_KINDS) * len(self._folders))
-        self._about = [read_json(shard / "about.json") for shard in self._folders]
+        self._about = read_json(folder / "about.json")["shards"]
         self._first_user = _edges(np.array([about["users"] for about in self._about]))
         self._open: dict[int, Timelines] = {}
 
@@ -197,17 +196,42 @@ def build_timelines(boi: dict[int, pa.Table]) -> Timelines:
     )
 
 
-def save_shard(timelines: Timelines, folder: Path) -> None:
-    """Write users.parquet, one ``.npy`` per array, and about.json."""
+def save_shard(timelines: Timelines, folder: Path) -> dict[str, int]:
+    """Write users.parquet and one ``.npy`` per array; what :func:`finish` is to tell of the shard."""
     for name in _KINDS:
         write_array(getattr(timelines, name), folder / f"{name}.npy")
-    _finish(folder, timelines.users, timelines.n_bags, timelines.last_interest)
+    return _end_shard(folder, timelines.users, timelines.n_bags, timelines.last_interest)
 
 
-def _finish(folder: Path, users: pa.Array, n_bags: int, last_interest: int) -> None:
+def _end_shard(folder: Path, users: pa.Array, n_bags: int, last_interest: int) -> dict[str, int]:
     write_parquet(pa.table({"user_id": users}), folder / "users.parquet")
-    about = {"users": len(users), "bags": n_bags, "last_interest": last_interest}
-    write_json(about, folder / "about.json")
+    return {"users": len(users), "bags": n_bags, "last_interest": last_interest}
+
+
+def finish(folder: Path, shards: Sequence[Mapping[str, int]]) -> None:
+    """Write about.json, which tells what each shard holds; a folder without one was not finished."""
+    write_json({"shards": list(shards)}, folder / "about.json")
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The shards of the timelines in ``folder``, in the order of their users.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: one is missing, or there is something else.
+    """
+    if not (folder / "about.json").exists():
+        raise FileNotFoundError(f"{folder}: expected timelines, found none; run build_timelines")
+    n_shards = len(read_json(folder / "about.json")["shards"])
+    wanted = [shard_folder(folder, number) for number in range(n_shards)]
+    found = sorted(path for path in folder.iterdir() if path.name != "about.json")
+    if found != wanted:
+        raise ValueError(
+            f"{folder}: expected {n_shards:,} shards, 00000 and so on, and nothing else, found "
+            f"{', '.join(path.name for path in found) or 'none'}; remove the folder and run "
+            "`dvc checkout`, or build_timelines"
+        )
+    return found
 
 
 def write_timelines(
@@ -223,12 +247,13 @@ def write_timelines(
         folder: where shards are written.
         users_per_shard: of all shards but the last.
     """
-    written = [
-        _write_shard((batch for _, batch in batches), shard_folder(folder, number))
-        for number, batches in groupby(_by_shard(rows, users_per_shard), key=itemgetter(0))
-    ]
-    n_users, n_bags, n_entries = (sum(numbers) for numbers in zip(*written, strict=True))
-    return n_users, n_bags, n_entries
+    written, n_entries = [], 0
+    for number, batches in groupby(_by_shard(rows, users_per_shard), key=itemgetter(0)):
+        told, n = _write_shard((batch for _, batch in batches), shard_folder(folder, number))
+        written.append(told)
+        n_entries += n
+    finish(folder, written)
+    return sum(told["users"] for told in written), sum(told["bags"] for told in written), n_entries
 
 
 def _by_shard(
@@ -253,9 +278,9 @@ def _begins(users: pa.Array, before: pa.Scalar | None) -> NDArray[np.bool_]:
     return np.append(before is None or users[0] != before, other)
 
 
-def _write_shard(batches: Iterable[pa.RecordBatch], folder: Path) -> tuple[int, int, int]:
+def _write_shard(batches: Iterable[pa.RecordBatch], folder: Path) -> tuple[dict[str, int], int]:
     users: list[pa.Array] = []
-    n_users = n_bags = n_entries = 0
+    n_bags = n_entries = 0
     last_user: pa.Scalar | None = None
     last_month = last_interest = -1
     with ExitStack() as files:
@@ -274,13 +299,13 @@ def _write_shard(batches: Iterable[pa.RecordBatch], folder: Path) -> tuple[int, 
             append["interests"](interests)
             append["counts"](batch["count"].to_numpy())
             users.append(user.filter(pa.array(new_user)))
-            n_users, n_bags = n_users + int(new_user.sum()), n_bags + int(new_bag.sum())
+            n_bags += int(new_bag.sum())
             n_entries, last_interest = n_entries + len(batch), max(last_interest, interests.max())
             last_user, last_month = user[-1], int(month[-1])
         append["first_bag"](np.array([n_bags]))
         append["first_entry"](np.array([n_entries]))
-        _finish(folder, pa.concat_arrays(users), n_bags, int(last_interest))
-    return n_users, n_bags, n_entries
+        told = _end_shard(folder, pa.concat_arrays(users), n_bags, int(last_interest))
+    return told, n_entries
 
 
 def load_shard(folder: Path, *, with_users: bool = True) -> Timelines:

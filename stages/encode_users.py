@@ -1,8 +1,9 @@
-"""Encode all users as of a month, going on from the states of the month before (paper 2.2).
+"""Encode all users as of a month, going on from where the months before left them (paper 2.2).
 
-In:  the month's bags, the states of the month before, SMEN, its measured confidence.
-Out: the states after the month; one row per user: vector, behaviors, confidence, first and last month,
-     model, space; the note that the month is encoded.
+In:  the month's bags, the vectors of the month before, the states of the month's users, each from the last
+     month he was active in; SMEN, its measured confidence.
+Out: the states after the month of the users active in it; one row per user: vector, behaviors, confidence,
+     first and last month, model, space; the note that the month is encoded.
 
 The note says the same under one model whatever the month holds: the heads wait for it, and do not
 train again when a month is corrected. Shards of users are encoded here, or on Spark's workers
@@ -20,30 +21,20 @@ from lurm.console import progress, run_stage
 from lurm.distributed import check_device
 from lurm.months import month_number
 from lurm.params import load_params
-from lurm.shards import Month, Shard, encode_shard, vectors_of
+from lurm.shards import Month, divide, encode_shard, finish
 from lurm.smen import load_smen
 from lurm.spark import on_workers, spark
-from lurm.states import SHARD, all_rows, load_users, parts
-from lurm.storage import (
-    filling,
-    growing_parquet,
-    read_json,
-    read_runs,
-    read_schema,
-    row_count,
-    row_groups,
-    write_json,
-)
-from lurm.tables import BOI, check_columns, user_vectors_schema
+from lurm.states import SHARD, last_month_before
+from lurm.storage import filling, read_json, read_schema, row_count, write_json
+from lurm.tables import BOI, USER_VECTORS, check_columns
 
 log = logging.getLogger("encode_users")
-ROWS = 65_536  # of a group of the published table; in small groups parquet spends more on floats
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("boi", "previous", "smen", "confidence", "state", "vectors", "encoded"):
+    for name in ("boi", "previous", "states", "smen", "confidence", "vectors", "encoded"):
         # Absolute, since Spark's workers start elsewhere.
         parser.add_argument(f"--{name}", type=lambda text: Path(text).absolute(), required=True)
     parser.add_argument("--month", required=True)
@@ -52,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_device(args.device)
     settings = load_params("params.yaml").encode_users
 
-    smen, version = load_smen(args.smen)
+    _, version = load_smen(args.smen)
     measured = read_json(args.confidence)
     if measured["model_version"] != version.model:
         raise ValueError(
@@ -61,30 +52,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     month_number(args.month)
     check_columns(read_schema(args.boi), BOI, str(args.boi))
-    if args.state == args.previous:
+    check_columns(read_schema(args.previous), USER_VECTORS, str(args.previous))
+    for name in ("boi", "vectors", "encoded"):
+        path = getattr(args, name)
+        if path.stem != args.month:
+            raise ValueError(
+                f"--{name}: expected a file of --month, named {args.month}{path.suffix}, got {path}"
+            )
+    before = last_month_before(args.states, args.month, version.model)
+    if before and args.previous.stem != before:
         raise ValueError(
-            f"--state: expected another folder than --previous, got {args.state} for both"
+            f"--previous: expected the vectors of {before}, the last month before {args.month} with "
+            f"states in {args.states}, got {args.previous}; name those, or remove the states of a month "
+            "that is no longer there"
         )
-    before, (ids, first_rows) = load_users(all_rows(args.previous)), read_runs(args.boi, "user_id")
-    shards = [
-        Shard(number, states, slice(int(first_rows[runs.start]), int(first_rows[runs.stop])))
-        for number, (states, runs) in enumerate(parts(before, ids, SHARD, args.boi))
-    ]
     args.vectors.parent.mkdir(parents=True, exist_ok=True)
-    schema = user_vectors_schema(smen.settings.n_published, ids.type)
     with (
-        filling(args.state),
+        filling(args.states / args.month),
         tempfile.TemporaryDirectory(
             dir=args.vectors.parent,
             prefix=".shards-",
             suffix=".tmp",  # which DVC ignores, if it stays
-        ) as folder,
+        ) as scratch,
     ):
         month = Month(
             args.month,
-            *(args.boi, args.previous, args.smen, args.confidence, args.state, Path(folder)),
+            *(args.boi, args.previous, args.states, args.smen, args.confidence, Path(scratch)),
             args.device,
         )
+        shards = divide(month, SHARD)
         work = partial(encode_shard, month)
         if settings.engine == "spark":
             with spark("encode_users", settings.spark_master) as session:
@@ -92,14 +88,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             for shard in progress(shards, "encode_users: shards"):
                 work(shard)
-        with growing_parquet(args.vectors, schema) as append:
-            for shard in shards:
-                for rows in row_groups(vectors_of(month, shard), ROWS):
-                    append(rows)
+        finish(month, shards, args.vectors)
     write_json({"month": args.month, "model_version": version.model}, args.encoded)
     log.info(
         "%s: %d users before, %d rows of bags in, %d users out, model %s, space %s",
-        *(args.vectors, len(before), first_rows[-1], row_count(args.vectors), *version),
+        *(args.vectors, row_count(args.previous), row_count(args.boi), row_count(args.vectors)),
+        *version,
     )
 
 

@@ -2,8 +2,8 @@
 
 In:  the training timelines; the interests' centres; the users' vectors of the standing release, if there
      is one, as of the last training month.
-Out: the encoder with its settings and version, how its anchors share out the interests, the user states
-     before the first month, the loss curve, JSON figures.
+Out: the encoder with its settings and version, how its anchors share out the interests, the published
+     table before the first month (of nobody), the loss curve, JSON figures.
 
 With a standing release the encoder's vectors are turned into its space (lurm/alignment.py). Several
 processes share the work under torchrun (lurm/distributed.py); the first writes. The bytes above are
@@ -24,12 +24,10 @@ from numpy.typing import NDArray
 from lurm.alignment import align, check_panel, panel
 from lurm.console import run_stage
 from lurm.distributed import processes
-from lurm.encoding import no_users
 from lurm.interests.clustering import group_interests
 from lurm.params import load_params
 from lurm.pretraining import pretrain, published
 from lurm.smen import SmenSettings
-from lurm.states import save_states
 from lurm.storage import (
     read_array,
     read_json,
@@ -38,8 +36,10 @@ from lurm.storage import (
     write_array,
     write_csv,
     write_json,
+    write_parquet,
     write_tensors,
 )
+from lurm.tables import user_vectors_schema
 from lurm.timelines import ShardedTimelines
 from lurm.vectors import vector_matrix, vector_space
 
@@ -115,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with torch.inference_mode():
         shares = smen.multi_anchor.shares(smen.multi_anchor.interests)
     write_array(shares.numpy(), args.anchor_shares)
-    save_states(no_users(settings, timelines.id_type), args.start, version)
+    nobody = user_vectors_schema(settings.n_published, timelines.id_type).empty_table()
+    write_parquet(nobody, args.start)
     write_csv({"epoch": range(1, len(losses) + 1), "loss": losses}, args.plot)
     result = {
         **about,

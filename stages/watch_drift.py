@@ -1,7 +1,7 @@
 """Hold a month against the months before it: does the data drift, do models and heads still fit?
 
 In:  the month's profile, behaviors, catalog, bags, map of items, vectors and predictions; the standing map
-     of items, shares of the anchors and scores of the heads; the states of users and of the drift after the
+     of items, shares of the anchors and scores of the heads; the vectors and the state of the drift of the
      month before.
 Out: the state of the drift for the next month: measures of the trailing months, predictions that wait for
      their labels, and the label months that are in; JSON with every figure, its level, and what to tell.
@@ -27,12 +27,12 @@ from lurm.console import run_stage
 from lurm.database import database
 from lurm.months import month_name, month_number
 from lurm.params import Params, load_params
-from lurm.states import all_rows
 from lurm.storage import (
     month_files,
     read_array,
     read_json,
     read_parquet,
+    row_count,
     write_json,
     write_parquet,
 )
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--month", required=True)
     for name in (
         *("profile", "behaviors", "catalog", "boi", "item-interests", "vectors", "predictions"),
-        *("standing", "anchor-shares", "heads", "states", "previous", "state", "result"),
+        *("standing", "anchor-shares", "heads", "vectors-before", "previous", "state", "result"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
@@ -100,9 +100,9 @@ def measure(args: argparse.Namespace) -> drift.Measures:
     }
     now["anchor"] = drift.anchor_use(read_array(args.anchor_shares), now["interest"])
 
-    moved = partial(drift.moved, args.vectors, args.states, args.month)
+    moved = partial(drift.moved, args.vectors, args.vectors_before, args.month)
     now["figure"] |= drift.vector_figures(moved)
-    if any(rows.stop for _, rows in all_rows(args.states)):  # in the first month everybody is new
+    if row_count(args.vectors_before):  # in the first month everybody is new
         first_months = read_parquet(args.vectors, ["first_month"])["first_month"]
         new = pc.sum(pc.equal(first_months, args.month)).as_py()
         now["figure"]["new_users"] = round(new / max(now["figure"]["users"], 1), 6)

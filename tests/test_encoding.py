@@ -3,7 +3,6 @@
 import itertools
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lurm.encoding import encode_month, no_users, user_vectors
+from lurm.encoding import CHUNKS, encode_month, no_users, user_vectors, with_others
 from lurm.months import month_name
 from lurm.smen import Smen, SmenSettings, Version
 from lurm.states import (
-    all_rows,
+    finish_month,
     growing_states,
+    last_month_before,
     load_states,
-    load_users,
-    load_vectors,
     parts,
-    save_states,
+    shard_of,
 )
-from lurm.storage import file_hash, shard_folder
+from lurm.storage import file_hash
 from lurm.tables import user_vectors_schema
 from tests import reference
 
@@ -111,7 +109,7 @@ def test_users_who_pause_keep_their_vector_if_empty_periods_are_skipped(aggregat
     for empty_periods, keeps in (("skip", True), ("zeros", False)):
         smen = make(empty_periods=empty_periods, aggregation=aggregation)
         of_first = [vectors[0] for _, _, vectors in encode_months(smen, lives, months)]
-        assert all(np.array_equal(of_first[0], vector) for vector in of_first) == keeps
+        assert all(np.allclose(of_first[0], vector, atol=1e-6) for vector in of_first) == keeps
 
 
 def test_a_user_has_the_same_vector_alone_and_among_others_however_rows_are_ordered():
@@ -136,7 +134,7 @@ def test_users_are_encoded_the_same_in_chunks_of_any_size(monkeypatch):
     lives = reference.random_lives(9, np.random.default_rng(2), D, FIRST, n_months=8)
     months = range(FIRST, FIRST + 8)
     *_, (_, _, whole) = encode_months(smen, lives, months)
-    monkeypatch.setattr("lurm.encoding.CHUNK", 2)
+    monkeypatch.setitem(CHUNKS, "cpu", 2)
     *_, (_, _, parts) = encode_months(smen, lives, months)
     np.testing.assert_allclose(parts, whole, atol=1e-6)
 
@@ -149,29 +147,21 @@ def test_a_month_leaves_the_states_before_it_as_they_were():
     assert before.scales["year"].open_counts.toarray().tolist() == [[1, 0, 0, 0, 0]]
     for states in (before, after):  # a month is over when it is in
         assert states.scales["month"].open_counts.nnz == 0
-    assert not np.array_equal(before.vectors, after.vectors)
     assert after.scales["year"].open_counts.toarray().tolist() == [[1, 1, 0, 0, 0]]
 
 
-@pytest.mark.parametrize("aggregation", ["gru", "mean"])
-def test_nothing_is_computed_for_users_who_pause_if_empty_periods_are_skipped(
-    aggregation, monkeypatch
-):
-    smen = make(aggregation=aggregation)
-    lives = {user: {FIRST: {0: 2.0}} for user in range(5)}
-    lives[5] = {FIRST + t: {1: 1.0} for t in range(6)}
-    n_sequences = []
-    monkeypatch.setattr(
-        smen,
-        "advance",
-        lambda periods, *state: (
-            n_sequences.append(len(periods.lengths)) or Smen.advance(smen, periods, *state)
-        ),
-    )
-    for month, _, _ in encode_months(smen, lives, range(FIRST, FIRST + 6)):
-        allowed = 6 if month == FIRST else 1
-        assert set(n_sequences) == {allowed}
-        n_sequences.clear()
+def test_users_who_were_not_active_need_not_be_there_if_empty_periods_are_skipped():
+    smen = make()
+    lives = reference.random_lives(8, np.random.default_rng(4), D, FIRST, n_months=14)
+    for month, states, _ in encode_months(smen, lives, range(FIRST, FIRST + 13)):
+        bags = reference.boi_table(lives, month + 1)
+        active = np.isin(states.users.to_numpy(), bags["user_id"].to_numpy())
+        own = states.take(np.flatnonzero(active))
+        after, vectors = encode_month(smen, own, bags, month + 1)
+        everybody, expected = encode_month(smen, states, bags, month + 1)
+        rows = np.isin(everybody.users.to_numpy(), after.users.to_numpy())
+        np.testing.assert_allclose(vectors, expected[rows], atol=1e-6)
+        assert after.users.to_pylist() == sorted(bags["user_id"].unique().to_pylist())
 
 
 def test_a_month_without_anybody_changes_no_vector_and_a_first_one_gives_none():
@@ -179,119 +169,176 @@ def test_a_month_without_anybody_changes_no_vector_and_a_first_one_gives_none():
     lives = {1: {FIRST + 1: {0: 1.0}}}
     steps = list(encode_months(smen, lives, [FIRST, FIRST + 1, FIRST + 2]))
     assert steps[0][2].shape == (0, M * H)
-    np.testing.assert_array_equal(steps[1][2], steps[2][2])
+    np.testing.assert_allclose(steps[1][2], steps[2][2], atol=1e-6)
 
 
 # ---- states on disk ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("users", [[5, -2, 9], ["b", "Ä", ""]])
-def test_states_come_back_from_disk_and_go_on_as_if_they_had_stayed(users, tmp_path):
-    smen = make(empty_periods="zeros")
-    lives = reference.random_lives(3, np.random.default_rng(3), D, FIRST, n_months=6)
+def keep(folder, states, month, n_shards=1, model="v1"):
+    """Write the states of the users active in the month, spread over that many shards."""
+    rows = np.flatnonzero(states.last_month == month)
+    for number, of_shard in enumerate(np.array_split(rows, n_shards)):
+        with growing_states(shard_of(folder / month_name(month), number), states.scales) as add:
+            for part in np.array_split(of_shard, 2):  # one after the other
+                add(states.take(part))
+    finish_month(
+        folder / month_name(month),
+        n_shards,
+        month=month_name(month),
+        model_version=model,
+        n_interests=D,
+        scales=states.scales,
+    )
+
+
+def check_same(found, expected):
+    assert found.users.equals(expected.users)
+    for name in ("n_behaviors", "first_month", "last_month"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert list(found.scales) == list(expected.scales)
+    for name, scale in expected.scales.items():
+        for field in ("hidden", "n_closed", "period"):
+            np.testing.assert_array_equal(getattr(found.scales[name], field), getattr(scale, field))
+        here, there = found.scales[name].open_counts, scale.open_counts
+        np.testing.assert_array_equal(here.toarray(), there.toarray())
+
+
+NAMES = st.one_of(
+    st.lists(st.text(max_size=3), min_size=12, max_size=12, unique=True),
+    st.lists(st.integers(-9, 99), min_size=12, max_size=12, unique=True),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(NAMES, st.integers(1, 4), st.sets(st.integers(0, 11), min_size=1))
+def test_every_user_is_found_as_his_last_month_left_him(users, n_shards, asked):
+    lives = reference.random_lives(12, np.random.default_rng(3), D, FIRST, n_months=6)
     lives = dict(zip(users, lives.values(), strict=True))
-    states = no_users(smen.settings, pa.array(users).type)
+    with tempfile.TemporaryDirectory() as name:
+        for month, states, _ in encode_months(make(), lives, range(FIRST, FIRST + 6)):
+            keep(Path(name), states, month, n_shards)
+        some = states.take(np.array([row for row in sorted(asked) if row < len(states.users)], int))
+        if len(some.users):
+            found = load_states(Path(name), "v1")(some.users, some.last_month)
+            check_same(found, some)
+
+
+def test_states_from_disk_go_on_as_if_they_had_stayed(tmp_path):
+    smen = make(empty_periods="zeros")
+    lives = reference.random_lives(5, np.random.default_rng(3), D, FIRST, n_months=6)
+    states = no_users(smen.settings, pa.int64())
     for month, _, expected in encode_months(smen, lives, range(FIRST, FIRST + 6)):
-        save_states(states, tmp_path / str(month), "v1")
-        states = load_states(tmp_path / str(month), "v1")
+        if len(states.users):
+            states = load_states(tmp_path, "v1")(states.users, states.last_month)
         states, vectors = encode_month(smen, states, reference.boi_table(lives, month), month)
+        keep(tmp_path, states, month, n_shards=2)
         np.testing.assert_array_equal(vectors, expected)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """States of two months in two shards each, and what they are of the users of the second."""
+    lives = {user: {FIRST: {0: 1.0}, FIRST + 1: {user % D: 2.0}} for user in range(8)}
+    for month, states, _ in encode_months(make(), lives, [FIRST, FIRST + 1]):
+        keep(tmp_path, states, month, n_shards=2)
+    return tmp_path, states
+
+
+def load(kept):
+    folder, states = kept
+    return load_states(folder, "v1")(states.users, states.last_month)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_lost_shard_is_noticed_be_it_the_last(kept, number):
+    check_same(load(kept), kept[1])
+    shard_of(kept[0] / month_name(FIRST + 1), number).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"0000{number}.arrow: expected a memory-mapped"):
+        load(kept)
+
+
+def test_a_shard_of_other_users_in_the_place_of_another_is_noticed(kept):
+    month = kept[0] / month_name(FIRST + 1)
+    shutil.copyfile(shard_of(month, 0), shard_of(month, 1))
+    with pytest.raises(
+        ValueError, match=r"2016-11: expected the states of all .* none of 4 of the 8"
+    ):
+        load(kept)
+
+
+def test_states_of_another_month_are_noticed(kept):
+    shutil.rmtree(kept[0] / month_name(FIRST + 1))
+    shutil.copytree(kept[0] / month_name(FIRST), kept[0] / month_name(FIRST + 1))
+    with pytest.raises(
+        ValueError, match="expected the states after 2016-11, found those after 2016-1"
+    ):
+        load(kept)
+
+
+def test_a_shard_that_is_not_whole_is_noticed(kept):
+    path = shard_of(kept[0] / month_name(FIRST + 1), 1)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"00001.arrow: expected a complete memory-mapped Arrow"):
+        load(kept)
+
+
+def test_states_that_are_not_finite_are_noticed(tmp_path):
+    lives = {user: {FIRST: {0: 1.0}} for user in range(4)}
+    *_, (_, states, _) = encode_months(make(), lives, [FIRST])
+    states.scales["year"].hidden[2, 0, 1] = np.nan
+    keep(tmp_path, states, FIRST)
+    with pytest.raises(ValueError, match=r"2016-10: expected finite states at scale 'year'"):
+        load((tmp_path, states))
+
+
+def test_states_of_another_model_are_refused(kept):
+    folder, states = kept
+    with pytest.raises(ValueError, match="expected the states of model v2, found those of v1"):
+        load_states(folder, "v2")(states.users, states.last_month)
+    assert last_month_before(folder, month_name(FIRST + 1), "v1") == month_name(FIRST)
+    assert last_month_before(folder, month_name(FIRST + 9), "v1") == month_name(FIRST + 1)
+    assert last_month_before(folder, month_name(FIRST), "v1") is None
+    assert last_month_before(folder, month_name(FIRST + 9), "v2") is None
+
+
+def test_the_same_states_give_the_same_bytes(tmp_path):
+    smen, lives = make(), reference.random_lives(3, np.random.default_rng(3), D, FIRST, n_months=4)
+    for folder in ("one", "other"):
+        *_, (month, states, _) = encode_months(smen, lives, range(FIRST, FIRST + 4))
+        keep(tmp_path / folder, states, month)
+    names = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*")]
+    assert {name.name for name in names} == {"about.json", "00000.arrow"}
+    for name in names:
+        assert file_hash(tmp_path / "one" / name) == file_hash(tmp_path / "other" / name)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 100])
 @pytest.mark.parametrize("users", [range(20), [f"u{n}" for n in range(20)]])
-def test_encoded_in_parts_and_shards_of_any_size_users_have_the_same_states_and_vectors(
-    users, size, tmp_path
-):
+def test_users_in_parts_of_any_size_have_the_same_vectors(users, size):
     smen = make(empty_periods="zeros")
     lives = reference.random_lives(20, np.random.default_rng(3), D, FIRST, n_months=6)
     lives = dict(zip(users, lives.values(), strict=True))
     before = no_users(smen.settings, pa.array(list(users)).type)
-    save_states(before, tmp_path / str(FIRST - 1), "v1")
     for month, whole, expected in encode_months(smen, lives, range(FIRST, FIRST + 6)):
-        boi, previous = reference.boi_table(lives, month), tmp_path / str(month - 1)
-        ids = boi["user_id"].combine_chunks()
-        for number, (rows, bags) in enumerate(
-            parts(load_users(all_rows(previous)), ids, size, Path("boi"))
-        ):
-            states = load_states(previous, "v1", rows)
-            states, _ = encode_month(smen, states, boi[bags], month)
+        boi = reference.boi_table(lives, month)
+        ids, found = boi["user_id"].combine_chunks(), []
+        for known, bags in parts(before.users, ids, size, Path("boi")):
+            states = before.take(np.arange(known.start, known.stop))
+            states, vectors = encode_month(smen, states, boi[bags], month)
             assert len(states.users) <= size
-            shard = shard_folder(tmp_path / str(month), number)
-            with growing_states(shard, before.scales, "v1") as append:
-                append(states)
-        found = load_states(tmp_path / str(month), "v1")
-        assert found.users.equals(whole.users)
-        pieces = all_rows(tmp_path / str(month))
-        assert load_users(pieces).equals(whole.users)
-        np.testing.assert_allclose(found.vectors, expected, atol=1e-6)
-        np.testing.assert_array_equal(load_vectors(pieces), found.vectors)
-        for name, scale in whole.scales.items():
-            np.testing.assert_allclose(found.scales[name].hidden, scale.hidden, atol=1e-6)
-            assert (found.scales[name].open_counts != scale.open_counts).nnz == 0
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.integers(0, 20), st.integers(0, 20))
-def test_any_rows_of_states_in_shards_are_those_of_the_whole(sizes, first, last):
-    first, last = sorted((first, last))
-    smen = make()
-    lives = reference.random_lives(20, np.random.default_rng(3), D, FIRST, n_months=2)
-    *_, (_, whole, _) = encode_months(smen, lives, [FIRST, FIRST + 1])
-    with tempfile.TemporaryDirectory() as name:
-        save_states(whole, Path(name, "whole"), "v1")
-        start = 0
-        for number, size in enumerate([*sizes, 20]):
-            shard = shard_folder(Path(name, "shards"), number)
-            with growing_states(shard, whole.scales, "v1") as append:
-                append(load_states(Path(name, "whole"), "v1", slice(start, start + size)))
-            start += size
-        found = load_states(Path(name, "shards"), "v1", slice(first, last))
-        assert found.users.equals(whole.users[first:last])
-        np.testing.assert_array_equal(found.vectors, whole.vectors[first:last])
-        for scale, there in whole.scales.items():
-            here = found.scales[scale]
-            np.testing.assert_array_equal(here.period, there.period[first:last])
-            np.testing.assert_array_equal(
-                here.open_counts.toarray(), there.open_counts.toarray()[first:last]
-            )
-
-
-@pytest.mark.parametrize("change", ["missing", "stray"])
-def test_states_of_which_a_shard_is_missing_or_strange_are_refused(change, tmp_path):
-    for number in range(3):
-        with growing_states(shard_folder(tmp_path, number), [], "v1") as append:
-            append(replace(no_users(make().settings, pa.int64()), scales={}))
-    if change == "missing":
-        shutil.rmtree(shard_folder(tmp_path, 1))
-    else:
-        shutil.copytree(shard_folder(tmp_path, 1), tmp_path / "00001.bak")
-    with pytest.raises(ValueError, match=r"expected shards 00000, 00001, ... and nothing else, fo"):
-        load_states(tmp_path, "v1")
+            found.append((states.users, vectors))
+        assert pa.concat_arrays([users for users, _ in found]).equals(whole.users)
+        np.testing.assert_allclose(
+            np.concatenate([vectors for _, vectors in found]), expected, atol=1e-6
+        )
+        before = whole
 
 
 @pytest.mark.parametrize("ids", [[2, 1], [1, None]])
 def test_bags_that_are_not_sorted_by_user_are_not_cut_into_parts(ids):
     with pytest.raises(ValueError, match=r"^boi\.parquet: expected rows sorted by user"):
         list(parts(pa.array([1, 2]), pa.array(ids), 2, Path("boi.parquet")))
-
-
-def test_the_same_states_give_the_same_bytes(tmp_path):
-    smen, lives = make(), reference.random_lives(3, np.random.default_rng(3), D, FIRST, n_months=4)
-    for folder in ("one", "other"):
-        *_, (_, states, _) = encode_months(smen, lives, range(FIRST, FIRST + 4))
-        save_states(states, tmp_path / folder, "v1")
-    one, other = (shard_folder(tmp_path / name, 0) for name in ("one", "other"))
-    names = sorted(path.name for path in one.iterdir())
-    assert {"about.json", "users.parquet", "vectors.npy", "month_hidden.npy"} < set(names)
-    for name in names:
-        assert file_hash(one / name) == file_hash(other / name)
-
-
-def test_states_of_another_model_are_refused(tmp_path):
-    save_states(no_users(make().settings, pa.int64()), tmp_path, "v1")
-    with pytest.raises(ValueError, match="expected the states of model v2, found those of v1"):
-        load_states(tmp_path, "v2")
 
 
 # ---- what is refused ---------------------------------------------------------------------------
@@ -347,6 +394,16 @@ def test_published_vectors_say_whose_they_are_and_how_they_came_about():
     assert rows[1]["first_month"] == month_name(FIRST)
     assert {row["last_month"] for row in rows} == {month_name(FIRST + 2)}
     np.testing.assert_array_equal([row["vector"] for row in rows], vectors)
+
+
+def test_tables_of_different_users_become_one_sorted_by_user():
+    smen, lives = make(), {"ü": {FIRST: {0: 2.0}}, "a": {FIRST: {1: 1.0}}, "z": {FIRST: {3: 1.0}}}
+    *_, (_, states, vectors) = encode_months(smen, lives, [FIRST])
+    table = user_vectors(states, vectors, np.zeros(3, np.float32), Version("v", "v"))
+    assert table["user_id"].to_pylist() == ["a", "z", "ü"]
+    for mask in itertools.product([True, False], repeat=3):
+        some, others = (table.filter(pa.array(np.array(mask) == kept)) for kept in (True, False))
+        assert with_others(some, others).equals(table)
 
 
 def test_a_narrower_vector_is_the_whole_one_in_the_directions_of_the_model():

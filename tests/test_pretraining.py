@@ -15,7 +15,7 @@ from lurm.foresight import foretelling_directions
 from lurm.pretraining import pretrain, rows_from_centres, view_periods
 from lurm.smen import Smen, SmenSettings
 from lurm.storage import shard_folder
-from lurm.timelines import ShardedTimelines, Timelines, build_timelines, save_shard
+from lurm.timelines import ShardedTimelines, Timelines, build_timelines, finish, save_shard
 from tests import reference
 
 SETTINGS = SmenSettings(n_interests=40, n_anchors=2, width=8, scales={"month": 1, "year": 12})
@@ -160,9 +160,11 @@ def test_fewer_than_two_users_are_refused(n_users):
 
 def test_from_shards_on_disk_the_same_model_is_learned(timelines, tmp_path):
     settings = replace(SETTINGS, published_width=4)
+    shards = []
     for number, rows in enumerate(np.array_split(np.arange(len(timelines)), 3)):
         of_shard = replace(timelines.take(rows), users=timelines.users.take(pa.array(rows)))
-        save_shard(of_shard, shard_folder(tmp_path, number))
+        shards.append(save_shard(of_shard, shard_folder(tmp_path, number)))
+    finish(tmp_path, shards)
     one, losses = pretrain(timelines, settings, **OPTIONS)
     other, in_shards = pretrain(ShardedTimelines(tmp_path), settings, **OPTIONS)
     assert in_shards == losses

@@ -18,9 +18,11 @@ from lurm.timelines import (
     ShardedTimelines,
     build_timelines,
     cut_periods,
+    finish,
     load_shard,
     ranges,
     save_shard,
+    shards_of,
     write_timelines,
 )
 from tests import reference
@@ -78,7 +80,7 @@ def test_written_in_batches_of_any_size_the_bytes_are_the_same(lives, size):
     with tempfile.TemporaryDirectory() as folder:
         whole, batches = Path(folder, "whole"), Path(folder, "batches")
         timelines = build_timelines(reference.boi_tables(lives))
-        save_shard(timelines, whole / "00000")
+        finish(whole, [save_shard(timelines, whole / "00000")])
         numbers = write_timelines(in_batches(rows, size), batches)
         assert numbers == (len(timelines), timelines.n_bags, len(timelines.counts))
         assert files(batches) == files(whole)
@@ -91,7 +93,7 @@ def test_in_shards_of_any_size_every_user_has_the_own_life_in_one_of_them(lives,
     with tempfile.TemporaryDirectory() as folder:
         numbers = write_timelines(in_batches(rows_of(lives), size), Path(folder), of_shard)
         assert numbers == (len(timelines), timelines.n_bags, len(timelines.counts))
-        shards = [load_shard(shard) for shard in sorted(Path(folder).iterdir())]
+        shards = [load_shard(shard) for shard in shards_of(Path(folder))]
         *full, last = map(len, shards)
         assert set(full) <= {of_shard}
         assert 0 < last <= of_shard
@@ -126,13 +128,16 @@ def test_lives_are_taken_in_the_order_asked_for_from_memory_and_from_shards(live
             assert as_lives(named) == expected
 
 
-def test_timelines_of_which_a_shard_is_missing_are_refused(tmp_path):
+@pytest.mark.parametrize("lost", ["00001", "00002"])
+def test_timelines_of_which_a_shard_is_missing_are_refused(lost, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"found none; run build_timelines"):
         ShardedTimelines(tmp_path)
     lives = {user: {FIRST: {0: 1.0}} for user in range(3)}
     write_timelines(in_batches(rows_of(lives), 3), tmp_path, 1)
-    shutil.rmtree(tmp_path / "00001")
-    with pytest.raises(ValueError, match=r"expected shards 00000, 00001, \.\.\. and nothing else"):
+    shutil.rmtree(tmp_path / lost)
+    with pytest.raises(
+        ValueError, match=r"expected 3 shards, 00000 and so on, and nothing else, fo"
+    ):
         ShardedTimelines(tmp_path)
 
 

@@ -7,7 +7,7 @@ output to dvc.yaml adds its rule here.
 import html
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from lurm.erasure.rows import Found, find_rows, leave_out
 from lurm.erasure.tombstones import Tombstones
 from lurm.storage import (
+    map_arrow,
     read_json,
     read_parquet,
     read_schema,
-    shard_folders,
     write_json,
     write_text,
 )
@@ -108,54 +108,48 @@ def page(source: Path, target: Path, freeing: Freeing) -> Found:
 
 
 def states(source: Path, target: Path, freeing: Freeing) -> Found:
-    """A folder of user states; see :mod:`lurm.states`."""
-    from lurm.states import growing_states, load_shard
+    """A folder of a month's user states; see :mod:`lurm.states`."""
+    from lurm.states import finish_month, growing_states, load_shard, shard_of
 
-    found, shards = _users_of_shards(source, freeing.tombstones, "encode_users")
-    for shard, kept in shards.items() if found.rows else ():
-        version = read_json(shard / "about.json")["model_version"]
-        before = load_shard(shard, version)
-        scales = {
-            name: replace(scale, **{f.name: getattr(scale, f.name)[kept] for f in fields(scale)})
-            for name, scale in before.scales.items()
-        }
-        after = replace(
-            before,
-            users=before.users.filter(pa.array(kept)),
-            n_behaviors=before.n_behaviors[kept],
-            first_month=before.first_month[kept],
-            last_month=before.last_month[kept],
-            vectors=before.vectors[kept],
-            scales=scales,
-        )
-        with growing_states(target / shard.name, scales, version) as append:
-            append(after)
+    about = read_json(source / "about.json")
+    numbers = range(len(about["shards"]))
+    users = [map_arrow(shard_of(source, number))["user_id"] for number in numbers]
+    found, _ = _of_shards(users, freeing.tombstones)
+    for number in numbers if found.rows else ():
+        with growing_states(shard_of(target, number), about["scales"]) as append:
+            for states in load_shard(source, number):
+                forgotten, _ = freeing.tombstones.find(pa.chunked_array([states.users]))
+                append(states.take(np.flatnonzero(~forgotten)))
+    if found.rows:
+        told = {key: about[key] for key in ("month", "model_version", "n_interests", "scales")}
+        finish_month(target, len(numbers), **told)
     return found
 
 
 def timelines(source: Path, target: Path, freeing: Freeing) -> Found:
     """A folder of timelines; see :mod:`lurm.timelines`."""
-    from lurm.timelines import load_shard, save_shard
+    from lurm.timelines import finish, load_shard, save_shard, shards_of
 
-    found, shards = _users_of_shards(source, freeing.tombstones, "build_timelines")
-    for shard, kept in shards.items() if found.rows else ():
+    shards = shards_of(source)
+    users = [read_parquet(shard / "users.parquet")["user_id"] for shard in shards]
+    found, kept = _of_shards(users, freeing.tombstones)
+    told = []
+    for shard, rows in zip(shards, kept, strict=True) if found.rows else ():
         before = load_shard(shard)
-        users = before.users.filter(pa.array(kept))
-        lives = before.take(np.flatnonzero(kept))
-        save_shard(replace(lives, users=users), target / shard.name)
+        lives = replace(before.take(rows), users=before.users.take(pa.array(rows)))
+        told.append(save_shard(lives, target / shard.name))
+    if told:
+        finish(target, told)
     return found
 
 
-def _users_of_shards(
-    folder: Path, tombstones: Tombstones, stage: str
-) -> tuple[Found, dict[Path, NDArray[np.bool_]]]:
-    """What is found in all shards, and for each which users stay."""
-    shards = {shard: _users(shard, tombstones) for shard in shard_folders(folder, stage)}
-    found = Found(
-        sum(of_shard.rows for of_shard, _ in shards.values()),
-        frozenset().union(*(of_shard.users for of_shard, _ in shards.values())),
-    )
-    return found, {shard: kept for shard, (_, kept) in shards.items()}
+def _of_shards(
+    users: list[pa.ChunkedArray], tombstones: Tombstones
+) -> tuple[Found, list[NDArray[np.int64]]]:
+    """What is found among the users of all shards, and for each shard which rows stay."""
+    forgotten, hashes = zip(*map(tombstones.find, users), strict=True)
+    found = Found(sum(int(rows.sum()) for rows in forgotten), frozenset().union(*hashes))
+    return found, [np.flatnonzero(~rows) for rows in forgotten]
 
 
 def index(source: Path, target: Path, freeing: Freeing) -> Found:
@@ -199,12 +193,6 @@ def _beside(source: Path, freeing: Freeing) -> Path:
     if freeing.users is None:
         raise ValueError(f"{source}: expected the table of its users beside it, found none")
     return freeing.users
-
-
-def _users(folder: Path, tombstones: Tombstones) -> tuple[Found, NDArray[np.bool_]]:
-    """What the users of a folder are forgotten, and which rows stay."""
-    forgotten, users = tombstones.find(read_parquet(folder / "users.parquet")["user_id"])
-    return Found(int(forgotten.sum()), users), ~forgotten
 
 
 # In the order in which they are freed: clean months before what names them by their hash.

@@ -1,8 +1,10 @@
 """Every kind of artifact without some users is what it would have been, had they never come."""
 
 import re
+import shutil
 import subprocess
-from dataclasses import fields, replace
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +25,11 @@ from lurm.erasure.artifacts import (
     timelines,
 )
 from lurm.erasure.tombstones import Tombstones
+from lurm.months import month_name
 from lurm.reporting.explorer import explorer_page
 from lurm.reporting.validation_page import validation_page
 from lurm.smen import Smen, SmenSettings
-from lurm.states import growing_states, load_states, parts, save_states
+from lurm.states import finish_month, growing_states, shard_of
 from lurm.storage import (
     read_json,
     read_parquet,
@@ -35,7 +38,7 @@ from lurm.storage import (
     write_json,
     write_parquet,
 )
-from lurm.timelines import build_timelines, save_shard
+from lurm.timelines import build_timelines, finish, save_shard
 from lurm.use.index import build_index, read_index, write_index
 from lurm.vectors import vector_matrix
 from tests import reference
@@ -70,11 +73,13 @@ def without(lives, *users):
 
 @pytest.mark.parametrize("n_shards", [1, 3])
 def test_timelines_are_those_of_all_others(lives, some, n_shards, tmp_path):
-    for number, users in enumerate(np.array_split(sorted(lives), n_shards)):
-        for name, gone in {"all": (), "others": some}.items():
+    for name, gone in {"all": (), "others": some}.items():
+        shards = []
+        for number, users in enumerate(np.array_split(sorted(lives), n_shards)):
             of_shard = {int(user): lives[user] for user in users if user not in gone}
-            timelines_of_shard = build_timelines(reference.boi_tables(of_shard))
-            save_shard(timelines_of_shard, shard_folder(tmp_path / name, number))
+            of_shard = build_timelines(reference.boi_tables(of_shard))
+            shards.append(save_shard(of_shard, shard_folder(tmp_path / name, number)))
+        finish(tmp_path / name, shards)
     assert timelines(tmp_path / "all", tmp_path / "freed", freeing(*some, -1)).rows == 3
     assert files(tmp_path / "freed") == {
         name.replace("others", "freed"): content
@@ -87,28 +92,30 @@ def test_timelines_are_those_of_all_others(lives, some, n_shards, tmp_path):
 @pytest.mark.parametrize("n_shards", [1, 3])
 def test_states_keep_all_others_bit_by_bit(lives, some, n_shards, tmp_path):
     smen = Smen(SmenSettings(n_interests=6, n_anchors=2, width=3, scales={"month": 1, "year": 12}))
-    after = no_users(smen.settings, pa.int64())
+    after, told = no_users(smen.settings, pa.int64()), {"model_version": "v1", "n_interests": 6}
     for month in reference.months_of(lives):
         after, _ = encode_month(smen.eval(), after, reference.boi_table(lives, month), month)
-    save_states(after, tmp_path / "whole", "v1")
-    size = -(-len(lives) // n_shards)
-    for number, (rows, _) in enumerate(parts(after.users, after.users, size, tmp_path)):
-        shard = shard_folder(tmp_path / "all", number)
-        with growing_states(shard, after.scales, "v1") as append:
-            append(load_states(tmp_path / "whole", "v1", rows))
-    assert number + 1 == n_shards
-    assert states(tmp_path / "all", tmp_path / "freed", freeing(*some)).rows == 3
-    freed = load_states(tmp_path / "freed", "v1")
-    kept = [row for row, user in enumerate(after.users.to_pylist()) if user not in some]
-    assert freed.users.to_pylist() == sorted(without(lives, *some))
-    for name in ("n_behaviors", "first_month", "last_month", "vectors"):
-        np.testing.assert_array_equal(getattr(freed, name), getattr(after, name)[kept])
-    for name, scale in after.scales.items():
-        for part in fields(scale):
-            before, now = (getattr(s, part.name) for s in (scale, freed.scales[name]))
-            if part.name == "open_counts":
-                before, now = before.toarray(), now.toarray()
-            np.testing.assert_array_equal(now, before[kept])
+        active, users = after.last_month == month, after.users.to_numpy()
+        for name, kept in {"all": active, "others": active & ~np.isin(users, some)}.items():
+            folder = tmp_path / name / month_name(month)
+            for number, of_shard in enumerate(np.array_split(sorted(lives), n_shards)):
+                with growing_states(shard_of(folder, number), after.scales) as append:
+                    append(after.take(np.flatnonzero(kept & np.isin(users, of_shard))))
+            told |= {"month": folder.name, "scales": after.scales}
+            finish_month(folder, n_shards, **told)
+    for folder in sorted((tmp_path / "all").iterdir()):
+        found = states(folder, tmp_path / "freed", freeing(*some))
+        expected = tmp_path / "others" / folder.name
+        if not found.rows:
+            assert not (tmp_path / "freed").exists()
+            assert by_name(folder) == by_name(expected)
+        else:
+            assert by_name(tmp_path / "freed") == by_name(expected)
+            shutil.rmtree(tmp_path / "freed")
+
+
+def by_name(folder):
+    return {str(Path(name).relative_to(folder)): content for name, content in files(folder).items()}
 
 
 def test_labels_name_the_behaviors_they_were_made_from_as_these_are_now(tmp_path):

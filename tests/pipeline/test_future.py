@@ -19,7 +19,7 @@ TRAINED = [
     "data/training/catalog.parquet",
     f"data/training/behaviors/{THROUGH}.parquet",
     "data/timelines",
-    "data/states/start",
+    "data/user_vectors/start.parquet",
     "models/item_encoder.safetensors",
     "models/vocabulary.json",
     "models/items.parquet",

@@ -118,7 +118,7 @@ sys.addaudithook(pause)
 @pytest.mark.parametrize(
     ("stage", "file"),
     [
-        ("encode_users@2017-02", "data/states/2017-02/00000/about.json"),
+        ("encode_users@2017-02", "data/states/2017-02/about.json"),
         ("train_heads@age", "reports/heads/age.json"),
     ],
 )

@@ -1,9 +1,11 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -36,7 +38,7 @@ def trained(tmp_path_factory):
 
 
 def train():
-    outs = ["--smen=smen.safetensors", "--start=states/start", "--result=smen.json"]
+    outs = ["--smen=smen.safetensors", "--start=vectors/start.parquet", "--result=smen.json"]
     outs += ["--anchor-shares=anchor_shares.npy"]
     small_world.write_centres()
     inputs = ["--timelines=timelines", "--centres=centres.npy", "--standing=standing"]
@@ -58,8 +60,8 @@ def workspace(trained, tmp_path, monkeypatch):
 
 def encode(month, previous, more=()):
     main(
-        f"--month={month} --boi=boi/{month}.parquet --previous=states/{previous} "
-        f"--smen=smen.safetensors --confidence=confidence.json --state=states/{month} "
+        f"--month={month} --boi=boi/{month}.parquet --previous=vectors/{previous}.parquet "
+        f"--smen=smen.safetensors --confidence=confidence.json --states=states "
         f"--vectors=vectors/{month}.parquet "
         f"--encoded=encoded/{month}.json".split()
         + list(more)
@@ -99,6 +101,35 @@ def test_a_user_who_stays_away_keeps_the_vector_since_empty_periods_are_skipped(
     assert first["vector"].to_pylist()[0] != last["vector"].to_pylist()[0]
 
 
+def test_a_month_reads_and_writes_the_states_of_its_own_users_and_of_nobody_else():
+    """User 11 acts in the first month only, everybody else in all."""
+    expected = encode_all()
+    before = small_world.files("states/2017-04")
+    for month in ("2017-01", "2017-02"):  # of nobody who is active in the last
+        shutil.rmtree(f"states/{month}")
+    assert encode("2017-04", "2017-03").equals(expected)
+    assert small_world.files("states/2017-04") == before
+    about = read_json("states/2017-04/about.json")
+    assert about["shards"] == [
+        {"users": 11, "first": small_world.user_name(0), "last": small_world.user_name(10)}
+    ]
+    shutil.rmtree("states/2017-03")
+    shutil.rmtree("states/2017-04")
+    Path("vectors/2017-04.parquet").unlink()
+    Path("encoded/2017-04.json").unlink()
+    refused("states/2017-03/about.json: expected a JSON", "2017-04", "2017-03", FileNotFoundError)
+
+
+def test_where_empty_periods_enter_as_zeros_everybody_moves_and_only_the_active_are_kept():
+    small_world.write_settings(pretrain_smen={"empty_periods": "zeros"})
+    train()
+    first, last = encode_all(["2017-01"]), encode_all()
+    assert first["vector"].to_pylist()[11] != last["vector"].to_pylist()[11]
+    assert last["user_id"].equals(first["user_id"])
+    told = [read_json(f"states/{month}/about.json")["shards"] for month in small_world.MONTHS]
+    assert [[shard["users"] for shard in of_month] for of_month in told] == [[12], [11], [11], [11]]
+
+
 def test_the_same_input_gives_the_same_bytes():
     encode_all()
     first = small_world.files("states") | small_world.files("vectors")
@@ -123,7 +154,7 @@ def test_shards_of_any_size_give_the_same_vectors(size, monkeypatch):
     whole = encode_all()
     found = bytes_in_shards(size, monkeypatch)
     n_shards = -(-small_world.N_USERS // size)
-    assert len({Path(name).parent for name in found if "2017-04/" in name}) == n_shards
+    assert len([name for name in found if "2017-04/0" in name]) == n_shards
     table = read_parquet("vectors/2017-04.parquet")
     np.testing.assert_allclose(
         np.stack(table["vector"].to_numpy()), np.stack(whole["vector"].to_numpy()), atol=1e-6
@@ -143,7 +174,7 @@ def test_a_shard_that_is_refused_leaves_nothing_of_the_others(monkeypatch):
     interests[-1] = 99
     write_parquet(bags.set_column(1, "interest", pa.array(interests)), "boi/2017-01.parquet")
     refused(r"the model knows interests 0\.\.3, the bags hold 0\.\.99")
-    assert list(Path("vectors").iterdir()) == []
+    assert [path.name for path in Path("vectors").iterdir()] == ["start.parquet"]
 
 
 @pytest.mark.usefixtures("java")
@@ -253,12 +284,39 @@ def test_user_ids_of_another_type_are_refused():
     )
 
 
-def test_a_month_that_the_states_hold_already_is_refused():
+def test_a_month_that_the_users_hold_already_is_refused():
     encode("2017-01", "start")
     encode("2017-02", "2017-01")
     Path("boi/2016-12.parquet").write_bytes(Path("boi/2017-01.parquet").read_bytes())
-    refused("states already hold 2017-02; encode the months in order", "2016-12", "2017-02")
+    refused("already hold 2017-02; encode the months in order", "2016-12", "2017-02")
     assert month_number("2016-12") < month_number("2017-02")
+
+
+@pytest.mark.parametrize("previous", ["start", "2017-01"])
+def test_going_on_from_another_month_than_the_one_before_is_refused(previous):
+    encode_all(["2017-01", "2017-02"])
+    told = rf"--previous: expected the vectors of 2017-02, .*, got .*vectors/{previous}\.parquet"
+    refused(told, "2017-03", previous)
+
+
+def test_files_of_another_month_are_refused():
+    other = ["--boi=boi/2017-02.parquet"]
+    refused(r"--boi: expected a file of --month, named 2017-01\.parquet, got .*2017-02", more=other)
+
+
+def test_vectors_before_that_hold_a_user_whose_state_is_gone_are_refused():
+    encode("2017-01", "start")
+    encode("2017-02", "2017-01")
+    bags = read_parquet("boi/2017-02.parquet")
+    others = bags.filter(pc.not_equal(bags["user_id"], small_world.user_name(3)))
+    write_parquet(others, "boi/2017-02.parquet")
+    kept = Path("vectors/2017-02.parquet").read_bytes()
+    encode("2017-02", "2017-01")
+    Path("vectors/2017-02.parquet").write_bytes(kept)
+    refused(
+        "states/2017-02: expected the states of all .* found none of 1 of the 11 asked for",
+        *("2017-03", "2017-02"),
+    )
 
 
 @pytest.mark.parametrize("column", ["user_id", "interest", "count"])
@@ -274,16 +332,8 @@ def test_a_truncated_file_is_named(name):
     refused(f"{name}: expected a complete")
 
 
-def test_states_that_are_not_there_are_named():
-    refused("states/2016-12", previous="2016-12", error=FileNotFoundError)
-
-
-def test_states_are_not_written_over_those_they_go_on_from():
-    encode("2017-01", "start")
-    kept = small_world.files("states/2017-01")
-    with pytest.raises(ValueError, match="--state: expected another folder than --previous"):
-        encode("2017-01", "2017-01")
-    assert small_world.files("states/2017-01") == kept
+def test_vectors_before_that_are_not_there_are_named():
+    refused("vectors/2016-12.parquet", previous="2016-12", error=FileNotFoundError)
 
 
 def test_what_is_no_month_is_refused():

@@ -9,18 +9,22 @@ import torch
 from lurm.alignment import turned_back
 from lurm.pretraining import published
 from lurm.smen import load_smen
-from lurm.states import load_states
-from lurm.storage import read_array, read_json, write_json, write_parquet
-from lurm.timelines import ShardedTimelines, build_timelines, save_shard
+from lurm.storage import read_array, read_json, read_parquet, write_json, write_parquet
+from lurm.tables import user_vectors_schema
+from lurm.timelines import ShardedTimelines, build_timelines, finish, save_shard
 from stages.pretrain_smen import main
 from tests import reference, small_world
 
-OUTS = {"smen": "out/smen.safetensors", "result": "out/result.json", "plot": "out/loss.csv"}
+OUTS = {
+    "start": "out/start.parquet",
+    "smen": "out/smen.safetensors",
+    "result": "out/result.json",
+    "plot": "out/loss.csv",
+}
 ARGS = [
     *(
         "--timelines=timelines",
         "--centres=centres.npy",
-        "--start=out/start",
         "--anchor-shares=out/anchor_shares.npy",
         "--standing=standing",
     ),
@@ -33,7 +37,8 @@ def write_timelines(n_users=10, interest=3):
         small_world.user_name(u): {24204 + i: {u % 3: 1.0, interest: 2.0} for i in range(3)}
         for u in range(n_users)
     }
-    save_shard(build_timelines(reference.boi_tables(lives)), Path("timelines/00000"))
+    shard = save_shard(build_timelines(reference.boi_tables(lives)), Path("timelines/00000"))
+    finish(Path("timelines"), [shard])
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +58,8 @@ def test_the_encoder_its_first_states_and_its_figures_carry_one_version():
     assert list(smen.settings.scales) == ["month", "year"]
     shares = smen.multi_anchor.shares(smen.multi_anchor.interests).detach().numpy()
     np.testing.assert_array_equal(read_array("out/anchor_shares.npy"), shares)
-    states = load_states(Path("out/start"), version.model)
-    assert len(states.users) == 0
-    assert states.users.type == pa.string()
-    assert list(states.scales) == ["month", "year"]
+    nobody = read_parquet(OUTS["start"])
+    assert nobody.equals(user_vectors_schema(5, pa.string()).empty_table())
     result = read_json(OUTS["result"])
     assert result["model_version"] == version.model == version.space
     assert result["n_users"] == 10

@@ -51,15 +51,15 @@ def encoded(tmp_path_factory):
         )
         pretrain_smen.main(
             ["--timelines=timelines", "--centres=centres.npy", "--standing=standing",
-             "--smen=smen.safetensors", "--anchor-shares=anchor_shares.npy", "--start=states/start",
-             "--result=smen.json", "--plot=smen.csv"]
+             "--smen=smen.safetensors", "--anchor-shares=anchor_shares.npy",
+             "--start=vectors/start.parquet", "--result=smen.json", "--plot=smen.csv"]
         )  # fmt: skip
         version = read_json("smen.json")["model_version"]
         write_json({"model_version": version, "points": []}, "confidence.json")
         for month, previous in zip(MONTHS, ["start", *MONTHS], strict=False):
             encode_users.main(
-                [f"--month={month}", f"--boi=boi/{month}.parquet", f"--previous=states/{previous}",
-                 "--smen=smen.safetensors", "--confidence=confidence.json", f"--state=states/{month}",
+                [f"--month={month}", f"--boi=boi/{month}.parquet", f"--previous=vectors/{previous}.parquet",
+                 "--smen=smen.safetensors", "--confidence=confidence.json", "--states=states",
                  f"--vectors=vectors/{month}.parquet", f"--encoded=encoded/{month}.json"]
             )  # fmt: skip
             users = read_parquet(f"vectors/{month}.parquet")["user_id"]
@@ -91,7 +91,7 @@ def watch(month, standing="item_interests.parquet"):
         f"--catalog=catalog.parquet --boi=boi/{month}.parquet --item-interests=item_interests.parquet "
         f"--vectors=vectors/{month}.parquet --predictions=predictions/{month}.parquet "
         f"--standing={standing} --anchor-shares=anchor_shares.npy --heads=heads "
-        f"--states=states/{previous} --previous=drift/{previous} --state=drift/{month} "
+        f"--vectors-before=vectors/{previous}.parquet --previous=drift/{previous} --state=drift/{month} "
         f"--result=result/{month}.json".split()
     )
     return read_json(f"result/{month}.json")
@@ -175,7 +175,7 @@ def test_vectors_without_users_of_the_month_before_are_refused():
     path = f"vectors/{MONTHS[1]}.parquet"
     write_parquet(read_parquet(path).slice(1), path)
     with pytest.raises(
-        ValueError, match=r"expected all users of states/2017-01 .* found 1 missing"
+        ValueError, match=r"expected all users of vectors/2017-01.parquet, .* found 1 missing"
     ):
         watch(MONTHS[1])
     assert not Path(f"drift/{MONTHS[1]}").exists()
@@ -188,19 +188,14 @@ def test_vectors_that_do_not_say_when_users_were_active_are_refused():
         watch(MONTHS[0])
 
 
-@pytest.mark.parametrize("of", ["vectors", "states"])
+@pytest.mark.parametrize("of", [MONTHS[0], MONTHS[1]])
 def test_vectors_of_another_model_are_refused(of):
     watch(MONTHS[0])
-    if of == "vectors":
-        path = f"vectors/{MONTHS[1]}.parquet"
-        table = read_parquet(path)
-        at = table.column_names.index("model_version")
-        others = pa.array(["another"] * len(table))
-        write_parquet(table.set_column(at, "model_version", others), path)
-    else:
-        path = f"states/{MONTHS[0]}/00000/about.json"
-        write_json(read_json(path) | {"model_version": "another"}, path)
-    with pytest.raises(ValueError, match=r"expected .* model .*another"):
+    table = read_parquet(f"vectors/{of}.parquet")
+    at = table.column_names.index("model_version")
+    others = pa.array(["another"] * len(table))
+    write_parquet(table.set_column(at, "model_version", others), f"vectors/{of}.parquet")
+    with pytest.raises(ValueError, match=r"with vectors of one model, found .*another"):
         watch(MONTHS[1])
 
 
