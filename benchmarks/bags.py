@@ -54,7 +54,8 @@ def duckdb_bare(folder: Path, out: Path, _: str) -> Callable[[], int]:
         connection.execute("SET enable_progress_bar = false")
         for view, path in zip(("behaviors", "item_interests"), files(folder), strict=True):
             connection.execute(f"CREATE VIEW {view} AS FROM {literal(path)}")
-        rows = connection.execute(f"COPY ({BOI_SQL}) TO {literal(out)} (COMPRESSION zstd)")
+        bags = BOI_SQL.format(share="SUM(i.weight)")  # as Polars and pandas do, not our decimals
+        rows = connection.execute(f"COPY ({bags}) TO {literal(out)} (COMPRESSION zstd)")
         return int(rows.fetchall()[0][0])
 
     return work

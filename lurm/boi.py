@@ -7,25 +7,27 @@ where a bag is used (:mod:`lurm.smen`).
 from pathlib import Path
 
 import duckdb
+import pyarrow.compute as pc
 
 from lurm.database import literal, one
-from lurm.storage import null_count, read_schema, row_count
-from lurm.tables import BEHAVIORS, ITEM_INTERESTS, check_columns
+from lurm.storage import null_count, read_parquet, read_schema, row_count
+from lurm.tables import BEHAVIORS, ITEM_INTERESTS, check_columns, check_same_ids
 
-# The one definition of the aggregation, in SQL that DuckDB and Spark both run. Weights are 1 where an
-# item has one interest; decimals make sums of soft weights independent of the order of rows. The join drops
-# behaviors of items without an interest, which check_assigned misses in the counts: an outer join costs a
-# quarter more. NaN is no decimal: TRY leaves it to check_assigned as well, which names the file.
+# The one definition of the aggregation, in SQL that DuckDB and Spark both run. The join drops behaviors of
+# items without an interest, which check_assigned misses in the counts: an outer join costs a quarter more.
 BOI_SQL = """
 SELECT b.user_id,
        i.interest,
-       CAST(SUM(i.weight) AS FLOAT) AS count
+       CAST({share} AS FLOAT) AS count
 FROM behaviors b
-JOIN (SELECT item_id, interest, TRY_CAST(weight AS DECIMAL(18, 6)) AS weight FROM item_interests) i
-  ON b.item_id = i.item_id
+JOIN item_interests i ON b.item_id = i.item_id
 GROUP BY b.user_id, i.interest
 ORDER BY b.user_id, i.interest
 """
+# What a behavior adds: 1 where every item has one interest, else its weight, as a decimal, so that sums do
+# not hang on the order of rows. NaN is no decimal: TRY leaves it to check_assigned as well, which names the
+# file.
+HARD, SOFT = "COUNT(*)", "SUM(TRY_CAST(i.weight AS DECIMAL(18, 6)))"
 
 UNASSIGNED_SQL = """
 SELECT COUNT(*) AS behaviors, COUNT(DISTINCT b.item_id) AS items
@@ -38,7 +40,7 @@ UNFIT_SQL = """
 SELECT COUNT(*), MIN(item_id)
 FROM (
     SELECT item_id FROM item_interests GROUP BY item_id
-    HAVING NOT (MIN(weight) > 0 AND ABS(SUM(weight) - 1) <= 1e-5 AND MIN(interest) >= 0)
+    HAVING NOT (MIN(weight) > 0.9e-6 AND ABS(SUM(weight) - 1) <= 1e-5 AND MIN(interest) >= 0)
 )
 """
 
@@ -52,7 +54,14 @@ def boi_query(connection: duckdb.DuckDBPyConnection, behaviors: Path, item_inter
     """
     check_inputs(behaviors, item_interests)
     _create_views(connection, behaviors, item_interests)
-    return BOI_SQL
+    return boi_sql(item_interests)
+
+
+def boi_sql(item_interests: Path) -> str:
+    """The query over the views ``behaviors`` and ``item_interests``; the file is that of the latter."""
+    weights = read_parquet(item_interests, ["weight"])["weight"]
+    hard = pc.all(pc.equal(weights, 1), skip_nulls=False).as_py() is not False
+    return BOI_SQL.format(share=HARD if hard else SOFT)
 
 
 def check_inputs(behaviors: Path, item_interests: Path) -> None:
@@ -60,7 +69,8 @@ def check_inputs(behaviors: Path, item_interests: Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is truncated, or a column is missing, of another type, or has nulls.
+        ValueError: a file is truncated, or a column is missing, of another type, or has nulls; items are
+            numbers in one of them and strings in the other.
     """
     counted = {"user_id", "item_id", "interest", "weight"}
     for path, columns in ((behaviors, BEHAVIORS), (item_interests, ITEM_INTERESTS)):
@@ -72,6 +82,8 @@ def check_inputs(behaviors: Path, item_interests: Path) -> None:
                     f"{path}: expected {column} in every row, found {nulls:,} rows without; rerun "
                     "the stage that writes the file"
                 )
+    mapped = read_schema(item_interests)
+    check_same_ids(read_schema(behaviors), mapped, "item_id", str(behaviors))
 
 
 def counted(bags: duckdb.DuckDBPyRelation) -> float:
@@ -92,16 +104,16 @@ def check_assigned(
     only where counts do not add up to them: some lack an interest, or share several and are rounded.
 
     Raises:
-        ValueError: weights of an item are not above 0 or do not add up to 1; behaviors of items without an
+        ValueError: weights of an item are below 1e-6 or do not add up to 1; behaviors of items without an
             interest.
     """
     _create_views(connection, behaviors, item_interests)
     n_unfit, first = one(connection, UNFIT_SQL)
     if n_unfit:
         raise ValueError(
-            f"{item_interests}: expected weights of every item above 0 that add up to 1, and interests "
-            f"from 0 on, found {n_unfit:,} items with others, {first!r} among them; rerun the stage that "
-            "writes the file"
+            f"{item_interests}: expected weights of every item from 1e-6 on that add up to 1, and "
+            f"interests from 0 on, found {n_unfit:,} items with others, {first!r} among them; rerun the "
+            "stage that writes the file"
         )
     if n_counted == row_count(behaviors):
         return

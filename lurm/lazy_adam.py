@@ -12,13 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Missed steps after which the first moment is spent: 0.9 ** 200 < 1e-9.
-HORIZON = 200
+HORIZON = 200  # missed steps after which the first moment is spent
 CHUNK = 65_536  # rows brought up to date at once
 
 
 class LazyAdam:
-    """:class:`torch.optim.Adam` for one (D, H) parameter with sparse gradients; see the module."""
+    """:class:`torch.optim.Adam` for one (D, H) parameter with sparse gradients; see the module.
+
+    Raises:
+        ValueError: a first moment that is not spent after HORIZON steps, or decays slower than the second's
+            root; the closed form does not hold for it.
+    """
 
     def __init__(
         self,
@@ -27,6 +31,11 @@ class LazyAdam:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
+        if not (0 <= betas[0] < betas[1] ** 0.5 < 1 and betas[0] ** HORIZON < 1e-9):
+            raise ValueError(
+                f"LazyAdam: expected betas with beta1 ** {HORIZON} below 1e-9 and beta1 below the root of "
+                f"beta2, such as (0.9, 0.999), got {betas}"
+            )
         self.table, self.learning_rate, self.betas, self.eps = table, learning_rate, betas, eps
         self.steps = 0
         # (D,) the step each row stands at; 0: not met
@@ -63,7 +72,7 @@ class LazyAdam:
         The missed step i moves a row by a_i m / (sqrt(v) q_i + eps), with a_i = lr beta1^i / (1 - beta1^s),
         q_i = beta2^(i/2) / sqrt(1 - beta2^s) and s = since + i. All together: c = sum a_i / q_i, and w, the
         mean of 1 / q_i, is exact to first order in eps / sqrt(v): to rounding where gradients are far
-        above eps, within 0.2 % of the table's longest move where they are near it.
+        above eps, within 1.2 % of the table's longest move where they are as small as it.
         """
         beta1, beta2 = self.betas
         i = np.arange(1, HORIZON + 1, dtype=np.float64)

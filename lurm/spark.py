@@ -25,8 +25,11 @@ def spark(stage: str, master: str, memory_limit: str = "1GB") -> "Iterator[Spark
 
     Raises:
         ModuleNotFoundError: pyspark is not installed.
+        OSError: Spark could not finish what it was given; the message ends in the innermost reason.
     """
     try:
+        from py4j.protocol import Py4JJavaError
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
@@ -47,6 +50,13 @@ def spark(stage: str, master: str, memory_limit: str = "1GB") -> "Iterator[Spark
     session.sparkContext.setLogLevel("ERROR")
     try:
         yield session
+    except (Py4JJavaError, PySparkException) as error:
+        lines = str(error).splitlines()
+        reasons = [line for line in lines if line.startswith("Caused by: ")] or lines
+        raise OSError(
+            f"{stage}: Spark on {master} could not finish: {reasons[-1].removeprefix('Caused by: ')}; look "
+            "into the file it names, if it does, and run again"
+        ) from error
     finally:
         session.stop()
 

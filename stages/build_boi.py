@@ -47,7 +47,12 @@ def bags(
                 session, args.behaviors, args.item_interests, Path(folder, "parts")
             )
         files = ", ".join(literal(part) for part in parts)
-        yield f"FROM read_parquet([{files}]) ORDER BY user_id, interest"
+        # Spark knows no unsigned ids, and makes others of them.
+        kind = connection.sql(f"FROM {literal(args.behaviors)}").select("user_id").types[0]
+        yield (
+            f"SELECT * REPLACE (CAST(user_id AS {kind}) AS user_id) FROM read_parquet([{files}]) "
+            "ORDER BY user_id, interest"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -132,6 +132,7 @@ def test_a_behavior_lost_among_shared_items_is_found_too(tmp_path):
         {0: {1: 1.0, 2: 0.1}},
         {0: {1: 1.5, 2: -0.5}},
         {0: {1: 1.0, 2: 0.0}},
+        {0: {1: 1.0, 2: 4e-7}},
         {0: {-1: 1.0}},
         {0: {1: 0.5}, 1: {1: 1.5}},
         {0: {1: math.nan}},
@@ -143,6 +144,20 @@ def test_an_item_that_is_not_whole_among_the_interests_is_refused(tmp_path, shar
     with pytest.raises(
         ValueError, match=r"item_interests\.parquet: expected weights .* found \d items .* 0 among"
     ):
+        bags(tmp_path)
+
+
+def test_the_least_weight_there_may_be_counts(tmp_path):
+    write_inputs(tmp_path, [(1, 0)], shares={0: {1: 1 - 1e-6, 2: 1e-6}})
+    assert bags(tmp_path)["count"].to_pylist() == pytest.approx([1 - 1e-6, 1e-6])
+
+
+def test_items_that_are_strings_here_and_numbers_there_are_refused(tmp_path):
+    write_inputs(tmp_path, [(1, 0), (1, 2)], names="0{}".format)
+    behaviors = read_parquet(tmp_path / "behaviors.parquet")
+    write_inputs(tmp_path, [(1, 0), (1, 2)])
+    write_parquet(behaviors, tmp_path / "behaviors.parquet")
+    with pytest.raises(ValueError, match=r"behaviors\.parquet: expected item_id to hold integers"):
         bags(tmp_path)
 
 

@@ -78,3 +78,9 @@ def test_rows_are_brought_up_to_date_in_chunks_of_any_size(monkeypatch):
 def test_a_step_without_a_gradient_is_refused():
     with pytest.raises(ValueError, match="call backward first"):
         LazyAdam(torch.nn.Parameter(torch.zeros(2, 2)), 0.1).step()
+
+
+@pytest.mark.parametrize("betas", [(0.95, 0.999), (0.9, 0.8), (0.9, 1.0), (-0.1, 0.999)])
+def test_betas_for_which_the_closed_form_does_not_hold_are_refused(betas):
+    with pytest.raises(ValueError, match="LazyAdam: expected betas with beta1"):
+        LazyAdam(torch.nn.Parameter(torch.zeros(3, 2)), 0.1, betas)

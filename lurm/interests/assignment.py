@@ -27,6 +27,8 @@ from scipy.sparse import csr_array
 
 from lurm.tables import ITEM_INTERESTS
 
+LEAST_WEIGHT = 1e-6  # of an interest in an item: what the sums of lurm/boi.py can hold
+
 # Items searched at once, and the products that are held meanwhile (64 MB).
 CHUNK, PRODUCTS = 16_384, 1 << 24
 # Products of unit rows differ by less, however they are summed in float32.
@@ -209,11 +211,14 @@ def _cells(centres: np.ndarray) -> np.ndarray:
 def softmax_weights(cosines: np.ndarray, temperature: float) -> np.ndarray:
     """exp(cosine / temperature), scaled so that each row sums to 1; (I, k) float32.
 
+    Weights below :data:`LEAST_WEIGHT` are 0, and left to the others.
+
     >>> softmax_weights(np.array([[0.9, 0.9], [0.1 * np.log(3), 0.0]]), 0.1).round(3).tolist()
     [[0.5, 0.5], [0.75, 0.25]]
     """
     logits = np.asarray(cosines, np.float64) / temperature
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares[shares < LEAST_WEIGHT * shares.sum(axis=1, keepdims=True)] = 0
     return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -225,10 +230,10 @@ def assign(
     temperature: float,
     device: str = "cpu",
 ) -> pa.Table:
-    """``tables.ITEM_INTERESTS``: k rows per item, sorted by item, then interest.
+    """``tables.ITEM_INTERESTS``: up to k rows per item, sorted by item, then interest.
 
     With ``k = 1`` the assignment is hard (paper 2.1.2) and every weight is 1; with more it is the
-    paper's soft ablation, shared by :func:`softmax_weights`.
+    paper's soft ablation, shared by :func:`softmax_weights`, without interests of weight 0.
 
     Args:
         item_ids: (I,) identifiers, integer or string.
@@ -256,7 +261,7 @@ def assign(
         },
         schema=pa.schema([("item_id", item_ids.type), *list(ITEM_INTERESTS.items())[1:]]),
     )
-    return merge_maps(table)
+    return merge_maps(table.filter(pc.greater(table["weight"], 0)))
 
 
 def nearest_of(item_interests: pa.Table) -> pa.Table:

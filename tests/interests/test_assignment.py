@@ -131,6 +131,15 @@ def test_hard_assignment_is_soft_assignment_with_one_interest(rng):
     assert nearest_of(hard).equals(hard)
 
 
+def test_an_interest_of_next_to_no_weight_is_left_out():
+    centres = np.eye(3, dtype=np.float32)
+    vectors = np.array([[1, 0, 0], [0.6, 0.8, 0]], np.float32)
+    table = assign(pa.chunked_array([[7, 8]]), vectors, centres, 2, 0.02)
+    rows = list(zip(table["item_id"].to_pylist(), table["interest"].to_pylist(), strict=True))
+    assert rows == [(7, 0), (8, 0), (8, 1)]
+    assert table["weight"].to_pylist()[0] == 1
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8),

@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from lurm.storage import read_parquet, write_parquet
@@ -89,6 +91,44 @@ def test_spark_writes_the_bytes_that_duckdb_writes():
     small_world.write_settings(build_boi={"engine": "spark"})
     main(ARGS)
     assert small_world.files("out") == first
+
+
+@pytest.mark.usefixtures("java")
+def test_spark_shares_items_among_interests_to_the_same_bytes():
+    write_parquet(
+        pa.table(
+            {
+                "item_id": np.repeat(np.arange(small_world.N_ITEMS), 2),
+                "interest": pa.array(list(range(4)) * (small_world.N_ITEMS // 2), pa.int32()),
+                "weight": pa.array([0.3, 0.7] * small_world.N_ITEMS, pa.float32()),
+                "cosine": pa.array([0.5, 0.6] * small_world.N_ITEMS, pa.float32()),
+            }
+        ),
+        "item_interests.parquet",
+    )
+    test_spark_writes_the_bytes_that_duckdb_writes()
+    assert {round(count, 6) % 1 for count in read_parquet("out/b.parquet")["count"].to_pylist()}
+
+
+@pytest.mark.usefixtures("java")
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.uint8(), pa.int16()])
+def test_spark_keeps_the_type_of_ids(kind):
+    behaviors = read_parquet("2017-01.parquet")
+    users = pa.array([int(name[-2:]) for name in behaviors["user_id"].to_pylist()], kind)
+    write_parquet(behaviors.set_column(0, "user_id", users), "2017-01.parquet")
+    test_spark_writes_the_bytes_that_duckdb_writes()
+    assert read_parquet("out/b.parquet")["user_id"].type == kind
+
+
+@pytest.mark.usefixtures("java")
+def test_a_damaged_page_under_spark_is_told_in_one_line():
+    content = bytearray(Path("2017-01.parquet").read_bytes())
+    content[20:120] = bytes(100)
+    Path("2017-01.parquet").write_bytes(content)
+    small_world.write_settings(build_boi={"engine": "spark"})
+    with pytest.raises(OSError, match=r"^build_boi: Spark on local\[2\] could not finish: [^\n]+$"):
+        main(ARGS)
+    assert small_world.files("out") == {}
 
 
 @pytest.mark.usefixtures("java")
