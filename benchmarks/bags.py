@@ -7,6 +7,8 @@ Every engine reads one month's parquet files, joins, counts, sorts and writes on
 of its own on all cores. The stage also checks that no behavior lacks an interest, and keeps to the memory
 limit of ``build_boi``; its rivals do neither. ``ratio`` is seconds over those of the fastest rival.
 
+The rivals add weights up as floats, in any order. Of Spark the peak is that of the driver's Python alone.
+
 On a machine that others use too, compare ``cpu_seconds`` (all cores together) as well.
 
 pandas holds several copies of a month: it sits a size out if that would not fit into half of memory.
@@ -210,6 +212,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for what in ("seconds", "cpu_seconds")
     }
     print(f"slopes of the stage in behaviors: {slopes}")
+    last, tenfold = ours[-1], 10 ** slopes["seconds"][-1]
+    print(
+        f"{10 * last['behaviors']:,} behaviors: {last['seconds'] * tenfold:,.1f} s by the last slope"
+    )
     write_json(
         {"memory_limit": args.memory_limit, "rows": rows, "slope": slopes},
         args.result or result_path("bags", args.tiny),

@@ -26,7 +26,7 @@ import numpy as np
 import threadpoolctl
 
 from benchmarks.logs import whole, zipf
-from benchmarks.measure import measure, result_path, table
+from benchmarks.measure import measure, result_path, slope, table
 from lurm.interests.assignment import nearest
 from lurm.interests.clustering import cluster
 from lurm.interests.description import spread
@@ -35,7 +35,7 @@ from lurm.storage import write_json
 H, ROUNDS = 128, 25
 N_NEW = 200_000  # new items, at most four times as many as clustered
 # The rival runs in full up to so many items; above, its search is timed on N_TIMED of them.
-FULL_UP_TO, N_TIMED = 50_000, 10_000
+FULL_UP_TO, N_TIMED = 100_000, 10_000
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -167,11 +167,13 @@ def flat_kmeans(items: np.ndarray, n_interests: int, device: str) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=whole, nargs="+", default=[50_000, 200_000, 10**6])
-    parser.add_argument("--interests", type=whole, nargs="+", default=[5_000, 20_000, 10**5])
+    parser.add_argument("--items", type=whole, nargs="+", default=[10**4, 10**5, 10**6])
+    parser.add_argument("--interests", type=whole, nargs="+", default=[10**3, 10**4, 10**5])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
-    parser.add_argument("--result", type=Path, help="default: reports/benchmarks/interests.json")
+    parser.add_argument(
+        "--result", type=Path, help="default: reports/benchmarks/interests[_cuda].json"
+    )
     args = parser.parse_args(argv)
     sizes = list(zip(args.items, args.interests, strict=True))
     if args.tiny:
@@ -202,7 +204,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
         )
         print(table(rows[-1:]), flush=True)
-    write_json({"rows": rows}, args.result or result_path("interests", args.tiny))
+    slopes = slope([row["items"] for row in rows], [row["seconds"] for row in rows])
+    print(f"slope of clustering in the items, into a tenth as many interests: {slopes}")
+    name = f"interests{'_cuda' if args.device == 'cuda' else ''}"
+    write_json({"rows": rows, "slope": slopes}, args.result or result_path(name, args.tiny))
 
 
 if __name__ == "__main__":

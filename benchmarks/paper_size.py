@@ -1,7 +1,7 @@
 """What a training and a month cost at the paper's size, by what a user costs on generated logs.
 
-    python -m benchmarks.whole --grow 2 ...    # measures at two sizes, ten times apart
-    python -m benchmarks.paper_size            # extrapolates from there to 214 million users
+    python -m benchmarks.paper_size            # extrapolates what is in git to 214 million users
+    python -m benchmarks.whole --grow 2 ...    # measures anew, at two sizes ten times apart
 
 What another user costs is the difference between the two largest sizes over the users between them, so that
 what every process takes to start is not in it. It is assumed to stay the same beyond, but for the search
@@ -75,6 +75,15 @@ def costs(found: Mapping[str, Any], users: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["cpu_s_per_1e6_users"] >= NEGLIGIBLE]
 
 
+def together(rows: Sequence[Mapping[str, Any]], once: str) -> dict[str, Any]:
+    """The row of all stages that run once a month, or once a training, one after the other."""
+    of = [row for row in rows if row["once"] == once]
+    sums = {
+        name: sum(row[name] for row in of) for name in ("cpu_s_per_1e6_users", "cpu_hours", "hours")
+    }
+    return {"stage": "together", "once": once, "spreads_over": "", "memory_gb": "", **sums}
+
+
 def storage(found: Mapping[str, Any], kind: str, users: int) -> dict[str, Any]:
     """The row of one kind of data, of a month if it has any: bytes per user, terabytes of ``users``."""
     small, large = sorted(found["bytes"], key=lambda row: row["users"])[-2:]
@@ -100,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"{args.measured}: expected two sizes or more, found one; run benchmarks.whole with --grow 2"
         )
-    print(table(costs(found, args.users)))
+    rows = costs(found, args.users)
+    print(table([*rows, together(rows, "a month"), together(rows, "a training")]))
     print()
     print(table([storage(found, kind, args.users) for kind in DATA]))
 

@@ -37,6 +37,13 @@ def test_what_every_process_takes_to_start_is_not_in_it(found):
     assert row["cpu_hours"] == pytest.approx(24_000 / 3600)
 
 
+def test_stages_add_up_by_how_often_they_run(found):
+    rows = paper_size.costs(found, 10**6)
+    month, training = (paper_size.together(rows, once) for once in ("a month", "a training"))
+    assert month["cpu_s_per_1e6_users"] == training["cpu_s_per_1e6_users"] / 24
+    assert training["hours"] == pytest.approx(2 * 24_000 / 3600)
+
+
 def test_a_monthly_stage_costs_a_month_and_an_index_more_than_in_proportion(found):
     row = paper_size.cost(found, "encode_users", 10**6)
     assert row["once"] == "a month"
