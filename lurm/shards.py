@@ -110,9 +110,7 @@ def encode_shard(month: Month, shard: Shard) -> None:
             before = published_before(of_shard)
             check_before(before, version, number, month.previous)
             active = pc.is_in(before["user_id"], value_set=ids[bags])
-            moves = (
-                pa.chunked_array([pa.array(np.ones(len(before), dtype=bool))]) if zeros else active
-            )
+            moves = pc.or_(active, pa.scalar(zeros))
             moving = before.filter(moves)
             if len(moving):
                 last = _numbers(moving["last_month"])

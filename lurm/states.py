@@ -161,9 +161,12 @@ def load_states(
         return check_month(folder / month_name(number), model_version)
 
     @cache
-    def batches(number: int, shard: int) -> list[tuple[pa.RecordBatch, pa.Scalar, pa.Scalar]]:
+    def batches(number: int, shard: int) -> list[tuple[pa.RecordBatch, Any, Any]]:
         table = map_arrow(shard_of(folder / month_name(number), shard))
-        return [(batch, batch["user_id"][0], batch["user_id"][-1]) for batch in table.to_batches()]
+        return [
+            (batch, batch["user_id"][0].as_py(), batch["user_id"][-1].as_py())
+            for batch in table.to_batches()
+        ]
 
     def of_month(number: int, users: pa.Array) -> UserStates:
         about, found = month(number), []
@@ -171,7 +174,7 @@ def load_states(
         for shard, told in enumerate(about["shards"]):
             if told["users"] and told["first"] <= last and first <= told["last"]:
                 for batch, lowest, highest in batches(number, shard):
-                    if lowest.as_py() <= last and first <= highest.as_py():
+                    if lowest <= last and first <= highest:
                         rows = _places(batch["user_id"], users)
                         found.append(_states_of(batch, rows, about, number, where))
         ids = pa.concat_arrays([users[:0], *(states.users for states in found)])

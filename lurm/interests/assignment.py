@@ -15,6 +15,7 @@ that look into a cell do so in one matrix product.
 I items, D interests, H hidden size, k interests per item; n rows of a chunk, p pairs of row and centre.
 """
 
+import logging
 from collections.abc import Callable
 
 import joblib
@@ -38,6 +39,8 @@ MOST_TIES = 64
 # A search of all centres costs D per item, one by cells about (PROBES + 1) sqrt(D).
 EXACT_UP_TO = 16_384
 PROBES, CELL_ROUNDS = 16, 5
+CHECKED = 1_000  # items, at most, that are looked up among all centres as well
+log = logging.getLogger(__name__)
 
 # Places of rows and of centres, and their products, (p,) each.
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -99,8 +102,27 @@ def nearest(
             found = joblib.Parallel(-1, prefer="threads")(map(joblib.delayed(of_chunk), starts))
     if not found:
         return np.empty((0, k), np.int32), np.empty((0, k), np.float32)
-    interests, cosines = zip(*found, strict=True)
-    return np.concatenate(interests), np.concatenate(cosines)
+    interests, cosines = map(np.concatenate, zip(*found, strict=True))
+    if device == "cpu" and len(centres) > EXACT_UP_TO:
+        _warn_of_misses(vectors, centres, cosines[:, 0])
+    return interests, cosines
+
+
+def _warn_of_misses(vectors: np.ndarray, centres: np.ndarray, cosines: np.ndarray) -> None:
+    """Say so if the search by cells missed the nearest centre of one in a hundred of some items or more."""
+    some = np.arange(0, len(vectors), max(10, len(vectors) // CHECKED))
+    rows = np.ascontiguousarray(vectors[some], dtype=np.float32)
+    width = max(1, PRODUCTS // len(centres))
+    blocks = (rows[start : start + width] for start in range(0, len(rows), width))
+    best = np.concatenate([(block @ centres.T).max(1) for block in blocks])
+    missed = float(np.mean(best > cosines[some] + MARGIN))
+    if missed >= 0.01:
+        log.warning(
+            "assignment: the nearest centre of %.0f %% of %d items looked at was missed, as happens where "
+            "items lie in no clusters; raise PROBES in lurm/interests/assignment.py, or search on a GPU, "
+            "which looks at all centres",
+            *(100 * missed, len(some)),
+        )
 
 
 def _near(rows: np.ndarray, centres: np.ndarray, k: int) -> Pairs:

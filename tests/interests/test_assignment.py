@@ -131,6 +131,17 @@ def test_hard_assignment_is_soft_assignment_with_one_interest(rng):
     assert nearest_of(hard).equals(hard)
 
 
+@pytest.mark.parametrize(("noise", "told"), [(0.1, False), (30.0, True)])
+def test_a_search_by_cells_that_misses_the_nearest_says_so(noise, told, monkeypatch, caplog):
+    monkeypatch.setattr(assignment, "EXACT_UP_TO", 500)
+    monkeypatch.setattr(assignment, "PROBES", 2)
+    rng = np.random.default_rng(0)
+    centres = unit(rng, 1000, 32)
+    vectors = centres[rng.integers(0, 1000, 3000)] + noise * unit(rng, 3000, 32)
+    nearest(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), centres)
+    assert ("of 300 items looked at was missed" in caplog.text) == told
+
+
 def test_an_interest_of_next_to_no_weight_is_left_out():
     centres = np.eye(3, dtype=np.float32)
     vectors = np.array([[1, 0, 0], [0.6, 0.8, 0]], np.float32)
