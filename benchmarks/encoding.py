@@ -80,7 +80,8 @@ def encode(n_users: int, n_months: int, newcomers: float, device: str) -> Callab
             name,
             *(folder / f"boi/{name}.parquet", folder / f"vectors/{previous}.parquet"),
             *(folder / "states", folder / "smen.safetensors", folder / "confidence.json"),
-            *(scratch, device),
+            *(folder / "states" / name, scratch),
+            device,
         )
         start = now(device)
         shards = divide(of_month, SHARD)

@@ -50,16 +50,12 @@ class Month:
     month: str
     boi: Path
     previous: Path  # the published table as of the month before
-    states: Path  # folder of all months' states
+    states: Path  # folder of the states of the months before
     smen: Path
     confidence: Path
+    state: Path  # folder of the states after the month
     scratch: Path  # folder where the rows of the published table wait for each other
     device: str  # cpu | cuda
-
-    @property
-    def state(self) -> Path:
-        """The folder of the states after the month."""
-        return self.states / self.month
 
 
 @dataclass(frozen=True)

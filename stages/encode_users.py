@@ -34,7 +34,7 @@ log = logging.getLogger("encode_users")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("boi", "previous", "states", "smen", "confidence", "vectors", "encoded"):
+    for name in ("boi", "previous", "states", "smen", "confidence", "state", "vectors", "encoded"):
         # Absolute, since Spark's workers start elsewhere.
         parser.add_argument(f"--{name}", type=lambda text: Path(text).absolute(), required=True)
     parser.add_argument("--month", required=True)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     month_number(args.month)
     check_columns(read_schema(args.boi), BOI, str(args.boi))
     check_columns(read_schema(args.previous), USER_VECTORS, str(args.previous))
-    for name in ("boi", "vectors", "encoded"):
+    for name in ("boi", "state", "vectors", "encoded"):
         path = getattr(args, name)
         if path.stem != args.month:
             raise ValueError(
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     args.vectors.parent.mkdir(parents=True, exist_ok=True)
     with (
-        filling(args.states / args.month),
+        filling(args.state),
         tempfile.TemporaryDirectory(
             dir=args.vectors.parent,
             prefix=".shards-",
@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         month = Month(
             args.month,
-            *(args.boi, args.previous, args.states, args.smen, args.confidence, Path(scratch)),
-            args.device,
+            *(args.boi, args.previous, args.states, args.smen, args.confidence, args.state),
+            *(Path(scratch), args.device),
         )
         shards = divide(month, SHARD)
         work = partial(encode_shard, month)

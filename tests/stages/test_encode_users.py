@@ -61,7 +61,7 @@ def workspace(trained, tmp_path, monkeypatch):
 def encode(month, previous, more=()):
     main(
         f"--month={month} --boi=boi/{month}.parquet --previous=vectors/{previous}.parquet "
-        f"--smen=smen.safetensors --confidence=confidence.json --states=states "
+        f"--smen=smen.safetensors --confidence=confidence.json --states=states --state=states/{month} "
         f"--vectors=vectors/{month}.parquet "
         f"--encoded=encoded/{month}.json".split()
         + list(more)

@@ -60,7 +60,8 @@ def encoded(tmp_path_factory):
             encode_users.main(
                 [f"--month={month}", f"--boi=boi/{month}.parquet", f"--previous=vectors/{previous}.parquet",
                  "--smen=smen.safetensors", "--confidence=confidence.json", "--states=states",
-                 f"--vectors=vectors/{month}.parquet", f"--encoded=encoded/{month}.json"]
+                 f"--state=states/{month}", f"--vectors=vectors/{month}.parquet",
+                 f"--encoded=encoded/{month}.json"]
             )  # fmt: skip
             users = read_parquet(f"vectors/{month}.parquet")["user_id"]
             chance = pa.array([0.1 if u % 2 == 0 else 0.8 for u in range(len(users))], pa.float32())
