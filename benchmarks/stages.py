@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from lurm.storage import write_json
@@ -56,11 +57,17 @@ def measure(command: str) -> tuple[float, float, float]:
     return seconds, cpu_seconds, peak_kb / 1024
 
 
-def measure_all() -> dict[str, dict[str, float]]:
-    """Runs, seconds, the longest run's, CPU seconds and peak MB of every stage, run here once more."""
+def measure_all(
+    after: Callable[[str], None] = lambda stage: None,
+) -> dict[str, dict[str, float]]:
+    """Runs, seconds, the longest run's, CPU seconds and peak MB of every stage, run here once more.
+
+    ``after`` is called with the name of every stage that ended.
+    """
     figures = defaultdict(list)
     for stage, command in commands():
         figures[stage.split("@")[0]].append(measure(command))
+        after(stage)
         print(f"{stage}: {figures[stage.split('@')[0]][-1][0]:.1f} s", file=sys.stderr)
     return {
         stage: {

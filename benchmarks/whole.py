@@ -23,14 +23,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from benchmarks.logs import FIRST, World, whole, write_logs
 from benchmarks.measure import slope, table
 from benchmarks.stages import measure_all
 from lurm.console import run_stage
-from lurm.months import month_name
-from lurm.storage import row_count, write_json, write_parquet, write_text
+from lurm.months import month_name, month_number
+from lurm.states import finish_month, growing_states, load_shard, shard_of
+from lurm.storage import read_json, read_parquet, row_count, write_json, write_parquet, write_text
 
 log = logging.getLogger("whole")
 BRANDS, KIND = 5, 20  # texts of an interest, interests of a kind
@@ -95,6 +97,27 @@ def workspace(world: World, n_interests: int, folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+def cut_down_states(stage: str) -> None:
+    """Twice a year, after ``encode_users@<month>``, leave of all states those that a later month may read.
+
+    A pipeline keeps the others for months that are corrected; there is no room for them here.
+    """
+    name, _, month = stage.partition("@")
+    if name != "encode_users" or month_number(month) % 6 != 5:
+        return
+    last_months = read_parquet(f"data/user_vectors/{month}.parquet", ["user_id", "last_month"])
+    for folder in Path("data/states").iterdir():
+        of_month = last_months.filter(pc.equal(last_months["last_month"], folder.name))
+        current, about = of_month["user_id"], read_json(folder / "about.json")
+        numbers = range(len(about.pop("shards")))
+        for number in numbers:
+            with growing_states(shard_of(folder, number), about["scales"]) as append:
+                for states in load_shard(folder, number):
+                    read = pc.is_in(states.users, value_set=current.combine_chunks())
+                    append(states.take(np.flatnonzero(read.to_numpy(zero_copy_only=False))))
+        finish_month(folder, len(numbers), **about)
+
+
 def sizes() -> dict[str, int]:
     """Bytes of the last month of each kind of data, or of all of it where it has no months."""
     month = max(path.name for path in Path("data/states").iterdir() if path.name != "start")
@@ -114,7 +137,7 @@ def run(
         rows = sum(map(row_count, Path("data/landing/behaviors").glob("*.parquet")))
         log.info("%s: %d behaviors of %d users", folder, rows, world.n_users)
         size = {"users": world.n_users, "behaviors": rows}
-        figures = measure_all()
+        figures = measure_all(cut_down_states)
         return [{"stage": stage, **size, **found} for stage, found in figures.items()], sizes()
 
 
