@@ -7,7 +7,6 @@ where a bag is used (:mod:`lurm.smen`).
 from pathlib import Path
 
 import duckdb
-import pyarrow.compute as pc
 
 from lurm.database import literal, one
 from lurm.storage import null_count, read_parquet, read_schema, row_count
@@ -59,9 +58,8 @@ def boi_query(connection: duckdb.DuckDBPyConnection, behaviors: Path, item_inter
 
 def boi_sql(item_interests: Path) -> str:
     """The query over the views ``behaviors`` and ``item_interests``; the file is that of the latter."""
-    weights = read_parquet(item_interests, ["weight"])["weight"]
-    hard = pc.all(pc.equal(weights, 1), skip_nulls=False).as_py() is not False
-    return BOI_SQL.format(share=HARD if hard else SOFT)
+    weights = read_parquet(item_interests, ["weight"])["weight"].combine_chunks().to_numpy()
+    return BOI_SQL.format(share=HARD if (weights == 1).all() else SOFT)
 
 
 def check_inputs(behaviors: Path, item_interests: Path) -> None:

@@ -221,10 +221,9 @@ def load_smen(path: Path) -> tuple[Smen, Version]:
     tensors, settings = read_tensors(path)
     model = settings.pop("model_version")
     version = Version(model, settings.pop("space_version", model))
-    with torch.device("meta"):  # no weights are drawn
-        smen = Smen(SmenSettings(**settings))
+    smen = Smen(SmenSettings(**settings))
     for name in ("turn", "offset"):
         if name in tensors:
             smen.register_buffer(name, torch.empty_like(tensors[name]))
-    smen.load_state_dict(tensors, assign=True)
+    smen.load_state_dict(tensors)
     return smen.eval(), version
