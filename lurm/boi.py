@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from lurm.database import literal, one
-from lurm.storage import null_count, read_parquet, read_schema, row_count
+from lurm.storage import null_count, read_schema, row_count
 from lurm.tables import BEHAVIORS, ITEM_INTERESTS, check_columns, check_same_ids
 
 # The one definition of the aggregation, in SQL that DuckDB and Spark both run. The join drops behaviors of
@@ -27,6 +27,9 @@ ORDER BY b.user_id, i.interest
 # not hang on the order of rows. NaN is no decimal: TRY leaves it to check_assigned as well, which names the
 # file.
 HARD, SOFT = "COUNT(*)", "SUM(TRY_CAST(i.weight AS DECIMAL(18, 6)))"
+
+# Whether every item has one interest.
+HARD_SQL = "SELECT COUNT(*) = 0 FROM item_interests WHERE NOT weight = 1"
 
 UNASSIGNED_SQL = """
 SELECT COUNT(*) AS behaviors, COUNT(DISTINCT b.item_id) AS items
@@ -53,13 +56,13 @@ def boi_query(connection: duckdb.DuckDBPyConnection, behaviors: Path, item_inter
     """
     check_inputs(behaviors, item_interests)
     _create_views(connection, behaviors, item_interests)
-    return boi_sql(item_interests)
+    (hard,) = one(connection, HARD_SQL)
+    return boi_sql(hard)
 
 
-def boi_sql(item_interests: Path) -> str:
-    """The query over the views ``behaviors`` and ``item_interests``; the file is that of the latter."""
-    weights = read_parquet(item_interests, ["weight"])["weight"].combine_chunks().to_numpy()
-    return BOI_SQL.format(share=HARD if (weights == 1).all() else SOFT)
+def boi_sql(hard: bool) -> str:
+    """The query over the views; ``hard`` is what HARD_SQL says of them."""
+    return BOI_SQL.format(share=HARD if hard else SOFT)
 
 
 def check_inputs(behaviors: Path, item_interests: Path) -> None:

@@ -6,7 +6,7 @@ For months that outgrow one machine; see :mod:`lurm.spark`.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lurm.boi import boi_sql, check_inputs
+from lurm.boi import HARD_SQL, boi_sql, check_inputs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -26,5 +26,6 @@ def write_boi_parts(
     for view, path in {"behaviors": behaviors, "item_interests": item_interests}.items():
         session.read.parquet(str(path.absolute())).createOrReplaceTempView(view)
     # Spark sorts a whole table by ranges, one a file, in the order of the files' names.
-    session.sql(boi_sql(item_interests)).write.parquet(str(folder.absolute()))
+    (hard,) = session.sql(HARD_SQL).first()
+    session.sql(boi_sql(hard)).write.parquet(str(folder.absolute()))
     return sorted(folder.glob("part-*.parquet"))
