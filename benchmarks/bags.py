@@ -26,12 +26,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks import logs
-from benchmarks.measure import Measured, measure, result_path, slope, table
+from benchmarks.measure import Measured, measure, result_path, slope, table, warm_memory
 from lurm.boi import BOI_SQL, boi_query, check_assigned, counted
 from lurm.database import database, literal, write_sorted
 from lurm.storage import file_hash, write_json
 
 BYTES_PANDAS = 150  # a behavior takes about as many in pandas' joins
+TOUCHED = 40  # bytes of memory for each behavior that are touched before a clock starts
 
 
 def lurm(folder: Path, out: Path, memory_limit: str) -> Callable[[], int]:
@@ -167,6 +168,7 @@ def compare(
     for _ in range(repeats):
         for name, engine in engines.items():
             out = folder / f"{name}.parquet"
+            warm_memory(min(n * TOUCHED, memory / 4))
             runs[name].append(measure(engine, folder, out, memory_limit))
             if not same_bags(folder / "lurm.parquet", out):
                 raise ValueError(f"{name} gives other bags than the stage for {n:,} behaviors")

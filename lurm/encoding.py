@@ -148,6 +148,13 @@ def _join(
         )
     users = pa.concat_arrays([states.users.cast(ids.type), *ids.chunks]).unique()
     users = users.take(pc.sort_indices(users))
+    row = pc.index_in(ids, users).to_numpy()
+    bags = sparse.csr_matrix(
+        (counts, (row, interests)),
+        shape=(len(users), settings.n_interests),
+    )
+    if len(users) == len(states.users):
+        return states, bags
     old = pc.index_in(states.users.cast(ids.type), users).to_numpy(zero_copy_only=False)
 
     def grown(values: NDArray, fill: float) -> NDArray:
@@ -160,11 +167,6 @@ def _join(
         shape = (len(users), settings.n_interests)
         return sparse.csr_matrix((rows.data, (old[rows.row], rows.col)), shape=shape)
 
-    row = pc.index_in(ids, users).to_numpy()
-    bags = sparse.csr_matrix(
-        (counts, (row, interests)),
-        shape=(len(users), settings.n_interests),
-    )
     joined = UserStates(
         users=users,
         n_behaviors=grown(states.n_behaviors, 0),
@@ -204,17 +206,19 @@ def _close(
     hidden: NDArray[np.float32],
     steps: NDArray[np.int64],
 ) -> ScaleState:
-    """The scale with the open periods of ``rows`` closed: ``hidden`` (rows, M, H) after ``steps`` more.
-
-    Changes the arrays of ``scale``, which _join made.
-    """
-    scale.hidden[rows] = hidden
-    scale.n_closed[rows] += steps
+    """The scale with the open periods of ``rows`` closed: ``hidden`` (rows, M, H) after ``steps`` more."""
+    if len(rows) == 0:
+        return scale
+    if len(rows) < len(scale.hidden):
+        before, hidden = hidden, scale.hidden.copy()
+        hidden[rows] = before
+    n_closed = scale.n_closed.copy()
+    n_closed[rows] += steps
     kept = np.ones(len(scale.period), dtype=np.float32)
     kept[rows] = 0
     open_counts = sparse.csr_matrix(sparse.diags(kept) @ scale.open_counts)
     open_counts.eliminate_zeros()
-    return replace(scale, open_counts=open_counts)
+    return ScaleState(hidden, n_closed, scale.period, open_counts)
 
 
 def _advance(

@@ -29,14 +29,13 @@ from lurm.states import (
 )
 from lurm.storage import (
     growing_parquet,
+    map_arrow,
     read_json,
     read_parquet,
     read_rows,
     read_runs,
-    read_schema,
     read_settings,
     reader,
-    row_groups,
 )
 from lurm.tables import user_vectors_schema
 
@@ -99,7 +98,7 @@ def encode_shard(month: Month, shard: Shard) -> None:
     schema = user_vectors_schema(smen.settings.n_published, ids.type)
     with (
         growing_states(shard_of(month.state, shard.number), smen.settings.scales) as keep,
-        growing_parquet(rows_of(month, shard), schema, compression="none") as publish,
+        pa.ipc.new_file(rows_of(month, shard), schema) as published,
     ):
         for rows, bags in parts(known, ids, PART, month.boi):
             of_shard = slice(shard.known.start + rows.start, shard.known.start + rows.stop)
@@ -117,7 +116,7 @@ def encode_shard(month: Month, shard: Shard) -> None:
             kept = after.last_month == number
             keep(after if kept.all() else after.take(np.flatnonzero(kept)))
             now = user_vectors(after, vectors, confidence.of(after.n_behaviors), version)
-            publish(with_others(now, before.filter(pc.invert(moves))))
+            published.write_table(with_others(now, before.filter(pc.invert(moves))))
 
 
 def check_before(before: pa.Table, version: Version, number: int, where: Path) -> None:
@@ -151,7 +150,7 @@ def _numbers(months: pa.ChunkedArray) -> NDArray[np.int64]:
 
 def rows_of(month: Month, shard: Shard) -> Path:
     """Where a shard's rows of the published table wait for the others."""
-    return month.scratch / f"{shard.number:05}.parquet"
+    return month.scratch / f"{shard.number:05}.arrow"
 
 
 def finish(month: Month, shards: Sequence[Shard], vectors: Path) -> None:
@@ -163,7 +162,8 @@ def finish(month: Month, shards: Sequence[Shard], vectors: Path) -> None:
         month=month.month,
         **{name: settings[name] for name in ("model_version", "n_interests", "scales")},
     )
-    with growing_parquet(vectors, read_schema(rows_of(month, shards[0]))) as append:
-        for shard in shards:
-            for rows in row_groups(rows_of(month, shard), ROWS):
-                append(rows)
+    tables = [map_arrow(rows_of(month, shard)) for shard in shards]
+    with growing_parquet(vectors, tables[0].schema) as append:
+        for table in tables:
+            for first in range(0, len(table), ROWS):
+                append(table[first : first + ROWS])

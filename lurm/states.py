@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def load_states(
             for batch in table.to_batches()
         ]
 
-    def of_month(number: int, users: pa.Array) -> UserStates:
+    def of_month(number: int, users: pa.Array) -> list[UserStates]:
         about, found = month(number), []
         where, first, last = folder / month_name(number), users[0].as_py(), users[-1].as_py()
         for shard, told in enumerate(about["shards"]):
@@ -185,14 +185,14 @@ def load_states(
                 f"none of {missing:,} of the {len(users):,} asked for; run `dvc checkout`, or encode the "
                 "months from that one on again"
             )
-        return concatenated(found)
+        return found
 
     def load(users: pa.Array, last_month: NDArray[np.int64]) -> UserStates:
-        rows = [np.flatnonzero(last_month == number) for number in np.unique(last_month)]
-        found = [of_month(int(last_month[here[0]]), users.take(pa.array(here))) for here in rows]
-        if len(found) == 1:
-            return found[0]
-        return concatenated(found).take(np.argsort(np.concatenate(rows)))
+        months = [np.flatnonzero(last_month == number) for number in np.unique(last_month)]
+        found: list[UserStates] = []
+        for rows in months:
+            found += of_month(int(last_month[rows[0]]), users.take(pa.array(rows)))
+        return brought_together(found, np.concatenate(months))
 
     return load
 
@@ -290,28 +290,34 @@ def _places(ids: pa.Array, wanted: pa.Array) -> NDArray[np.int64]:
     return rows[there.to_numpy(zero_copy_only=False)]
 
 
-def concatenated(parts: Sequence[UserStates]) -> UserStates:
-    """The states of all parts, one after the other."""
-    if len(parts) == 1:
+def brought_together(parts: Sequence[UserStates], rows: NDArray[np.int64]) -> UserStates:
+    """The states of all parts; ``rows`` (U,) are those of the result where they belong, part after part."""
+    if len(parts) == 1 and (np.diff(rows) > 0).all():
         return parts[0]
     scales = {
-        name: ScaleState(**_stacked([part.scales[name] for part in parts]))
+        name: ScaleState(**_columns([part.scales[name] for part in parts], rows))
         for name in parts[0].scales
     }
-    return UserStates(**_stacked(parts), scales=scales)
+    return UserStates(**_columns(parts, rows), scales=scales)
 
 
-def _stacked(parts: Sequence[UserStates] | Sequence[ScaleState]) -> dict[str, Any]:
-    """By field the rows of all parts."""
-    stacked: dict[str, Any] = {}
+def _columns(
+    parts: Sequence[UserStates] | Sequence[ScaleState], rows: NDArray[np.int64]
+) -> dict[str, Any]:
+    """By field what the parts hold, each row where it belongs."""
+    order, columns = np.argsort(rows), {}
     for name in (field.name for field in fields(parts[0]) if field.name != "scales"):
-        rows = [getattr(part, name) for part in parts]
-        if isinstance(rows[0], pa.Array):
-            stacked[name] = pa.concat_arrays(rows)
-        else:
-            sparse_rows = sparse.issparse(rows[0])
-            stacked[name] = sparse.vstack(rows, "csr") if sparse_rows else np.concatenate(rows)
-    return stacked
+        held = [getattr(part, name) for part in parts]
+        if isinstance(held[0], pa.Array):
+            columns[name] = pa.concat_arrays(held).take(pa.array(order))
+        elif sparse.issparse(held[0]):
+            columns[name] = sparse.vstack(held, "csr")[order]
+        else:  # a state's numbers, copied once
+            columns[name] = np.empty((len(rows), *held[0].shape[1:]), held[0].dtype)
+            edges = accumulate(map(len, held), initial=0)
+            for (first, last), values in zip(pairwise(edges), held, strict=True):
+                columns[name][rows[first:last]] = values
+    return columns
 
 
 def parts(before: pa.Array, ids: pa.Array, size: int, where: Path) -> Iterator[tuple[slice, slice]]:

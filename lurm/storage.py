@@ -283,13 +283,15 @@ def growing_array(
 
 
 @contextmanager
-def growing_parquet(
-    path: Path | str, schema: pa.Schema, compression: str = "zstd"
-) -> Iterator[Callable[[pa.Table], None]]:
-    """A function that appends tables of the schema to a parquet file, each in groups of rows of its own."""
+def growing_parquet(path: Path | str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that appends tables of the schema to a parquet file, each in groups of rows of its own.
+
+    Only text has dictionaries: those of ids and of numbers that hardly repeat take time and room.
+    """
+    text = [field.name for field in schema if pa.types.is_string(field.type)]
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression=compression) as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=text) as writer,
     ):
         yield writer.write_table
 
