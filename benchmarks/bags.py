@@ -204,8 +204,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            once_if_long = repeats if size <= 10**7 else 1
-            of_size = compare(size, Path(folder), args.memory_limit, once_if_long, args.spark)
+            fewer_if_long = repeats if size <= 10**7 else min(repeats, 3)
+            of_size = compare(size, Path(folder), args.memory_limit, fewer_if_long, args.spark)
         print(table(of_size), flush=True)
         rows += of_size
     ours = [row for row in rows if row["engine"] == "lurm"]

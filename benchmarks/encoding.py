@@ -127,7 +127,8 @@ def encode(n_users: int, n_months: int, newcomers: float, device: str) -> Callab
             write_json({"points": []}, folder / "confidence.json")
             nobody = user_vectors_schema(PUBLISHED, pa.int64()).empty_table()
             write_parquet(nobody, folder / "vectors/start.parquet")
-            months, previous = [], "start"
+            months: list[float] = []
+            previous = "start"
             for month, boi in monthly_bags(n_users, n_months, newcomers):
                 if len(months) >= n_months - TIMED:
                     warm_memory(TOUCHED * n_users)
