@@ -72,7 +72,11 @@ def growing_states(shard: Path, scales: Iterable[str]) -> Iterator[Callable[[Use
     """A function that appends users, in the order of their ids, to a shard of a month's states.
 
     All were active in the month. Appended users are a batch of an Arrow file, which has their columns of
-    :class:`UserStates` but for ``last_month``, and those of every scale behind its name.
+    :class:`UserStates` but for ``last_month``, and those of every scale behind its name. States of nobody
+    leave a file without a batch; it needs them for its columns.
+
+    Raises:
+        ValueError: none were appended.
     """
     scales = list(scales)
     with replacing(shard) as temporary, ExitStack() as files:
@@ -104,6 +108,8 @@ def growing_states(shard: Path, scales: Iterable[str]) -> Iterator[Callable[[Use
                 writer.write_batch(batch)
 
         yield append
+        if writer is None:
+            raise ValueError(f"{shard}: expected states, if of nobody, none were appended")
 
 
 def finish_month(
@@ -198,9 +204,9 @@ def load_states(
 
 
 def load_shard(folder: Path, number: int) -> Iterator[UserStates]:
-    """The states in the shard of that number of a month's ``folder``, batch by batch."""
-    about = read_json(folder / "about.json")
-    for batch in map_arrow(shard_of(folder, number)).to_batches():
+    """The states in the shard of that number of a month's ``folder``, batch by batch; of nobody in one."""
+    about, table = read_json(folder / "about.json"), map_arrow(shard_of(folder, number))
+    for batch in table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]:
         rows = np.arange(len(batch))
         yield _states_of(batch, rows, about, month_number(about["month"]), folder)
 

@@ -19,6 +19,7 @@ from lurm.states import (
     finish_month,
     growing_states,
     last_month_before,
+    load_shard,
     load_states,
     parts,
     shard_of,
@@ -248,6 +249,24 @@ def kept(tmp_path):
 def load(kept):
     folder, states = kept
     return load_states(folder, "v1")(states.users, states.last_month)
+
+
+def test_a_shard_whose_users_are_gone_is_read_and_written_as_any_other(kept):
+    folder, states = kept[0] / month_name(FIRST + 1), kept[1]
+    for _ in range(2):
+        (nobody,) = (of.take(np.array([], int)) for of in load_shard(folder, 0))
+        with growing_states(shard_of(folder, 0), states.scales) as append:
+            append(nobody)
+        assert [len(of.users) for of in load_shard(folder, 0)] == [0]
+
+
+def test_a_shard_that_nothing_was_appended_to_is_not_left_behind(tmp_path):
+    with (
+        pytest.raises(ValueError, match="expected states, if of nobody"),
+        growing_states(tmp_path / "00000.arrow", ["month"]),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [0, 1])
