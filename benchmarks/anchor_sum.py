@@ -8,7 +8,8 @@ anchor, a gather with a batched matrix product over bags filled up to the longes
 one, an embedding bag over rows of width M * H.
 
 *step*: the multi-anchor module and its optimizer, forward to moved weights, with the same interests met
-whatever D is. The rival is the plain module: an indexed add per anchor, a dense gradient, torch's Adam.
+whatever D is. The rival is the plain module: an indexed add per anchor, a dense gradient, torch's fused
+Adam.
 
 *smen*: a whole step of pre-training with 256 users, views drawn and all.
 
@@ -195,9 +196,8 @@ class PlainMultiAnchor(MultiAnchor):
         """R (P, M, H)."""
         met, places = interests.unique(return_inverse=True)
         rows = self.interests[met]
-        keys = functional.relu(rows) @ self.key.weight.T
-        shares = functional.softmax(keys @ self.anchors.T, dim=1)
-        return functional.relu(indexed_add(rows, shares, places, counts.log1p(), offsets))
+        sums = indexed_add(rows, self.shares(rows), places, counts.log1p(), offsets)
+        return functional.relu(sums)
 
 
 def time_step(
@@ -215,7 +215,7 @@ def time_step(
     module.sparse_gradient = fast
     lazy = LazyAdam(module.interests, 1e-3) if fast else None
     weights = [module.anchors, module.key.weight] if fast else list(module.parameters())
-    adam = torch.optim.Adam(weights, lr=1e-3)
+    adam = torch.optim.Adam(weights, lr=1e-3, fused=True)
     gradient = torch.randn(n_bags, M, H).to(device)
 
     def work() -> Any:
