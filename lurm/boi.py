@@ -19,14 +19,15 @@ SELECT b.user_id,
        i.interest,
        CAST({share} AS FLOAT) AS count
 FROM behaviors b
-JOIN item_interests i ON b.item_id = i.item_id
+JOIN (
+    SELECT item_id, interest, ROUND(CAST(weight AS DOUBLE) * 1e6) AS millionths FROM item_interests
+) i ON b.item_id = i.item_id
 GROUP BY b.user_id, i.interest
 ORDER BY b.user_id, i.interest
 """
-# What a behavior adds: 1 where every item has one interest, else its weight, as a decimal, so that sums do
-# not hang on the order of rows. NaN is no decimal: TRY leaves it to check_assigned as well, which names the
-# file.
-HARD, SOFT = "COUNT(*)", "SUM(TRY_CAST(i.weight AS DECIMAL(18, 6)))"
+# What behaviors add up to: their number where every item has one interest, else their weights, in whole
+# millionths, so that sums are exact and do not hang on the order of rows.
+HARD, SOFT = "COUNT(*)", "SUM(i.millionths) / 1e6"
 
 # Whether every item has one interest.
 HARD_SQL = "SELECT COUNT(*) = 0 FROM item_interests WHERE NOT weight = 1"

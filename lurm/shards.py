@@ -21,6 +21,7 @@ from lurm.months import month_name, month_number
 from lurm.smen import Version, load_smen
 from lurm.states import (
     PART,
+    UserStates,
     finish_month,
     growing_states,
     load_states,
@@ -67,8 +68,18 @@ class Shard:
 
 
 def divide(month: Month, size: int) -> list[Shard]:
-    """All users of the month and before in shards of at most ``size``; raises as :func:`parts` does."""
+    """All users of the month and before in shards of at most ``size``.
+
+    Raises:
+        ValueError: users before are not in the order of their ids, each once; as :func:`parts`.
+    """
     before = read_parquet(month.previous, ["user_id"])["user_id"].combine_chunks()
+    rising = pc.less(before[:-1], before[1:])
+    if not pc.all(rising, skip_nulls=False, min_count=0).as_py():
+        raise ValueError(
+            f"{month.previous}: expected users in the order of their ids, each once, found others; run "
+            "`dvc checkout`, or encode that month again"
+        )
     ids, first_rows = read_runs(month.boi, "user_id")
     return [
         Shard(number, known, slice(int(first_rows[runs.start]), int(first_rows[runs.stop])))
@@ -104,26 +115,52 @@ def encode_shard(month: Month, shard: Shard) -> None:
             of_shard = slice(shard.known.start + rows.start, shard.known.start + rows.stop)
             before = published_before(of_shard)
             check_before(before, version, number, month.previous)
-            active = pc.is_in(before["user_id"], value_set=ids[bags])
+            active = pc.is_in(before["user_id"].cast(ids.type), value_set=ids[bags])
             moves = pc.or_(active, pa.scalar(zeros))
             moving = before.filter(moves)
             if len(moving):
-                last = _numbers(moving["last_month"])
+                last = _numbers(moving["last_month"].combine_chunks())
                 states = states_of(moving["user_id"].combine_chunks(), last)
+                check_same_behaviors(states, moving, month.previous)
             else:
                 states = no_users(smen.settings, ids.type)
             after, vectors = encode_month(smen, states, boi[bags], number)
+            if not (np.isfinite(vectors).all() and np.isfinite(after.n_behaviors).all()):
+                raise ValueError(
+                    f"{month.boi}: expected bags and states that give finite vectors and numbers of "
+                    "behaviors, found others; rerun build_boi, or run `dvc checkout`"
+                )
             kept = after.last_month == number
             keep(after if kept.all() else after.take(np.flatnonzero(kept)))
             now = user_vectors(after, vectors, confidence.of(after.n_behaviors), version)
             published.write_table(with_others(now, before.filter(pc.invert(moves))))
 
 
+def check_same_behaviors(states: UserStates, rows: pa.Table, where: Path) -> None:
+    """Return if states and the users' rows in the published table ``where`` are of the same behaviors.
+
+    Raises:
+        ValueError: they are not; the table is of another time, or a month in between was encoded anew.
+    """
+    n_behaviors, first_month = (
+        rows[name].combine_chunks() for name in ("n_behaviors", "first_month")
+    )
+    same = np.rint(states.n_behaviors) == n_behaviors.to_numpy()
+    same &= states.first_month == _numbers(first_month)
+    if not same.all():
+        since = month_name(int(states.last_month[~same].min()))
+        raise ValueError(
+            f"{where}: expected the behaviors and first months that the users' states tell, found others "
+            f"for {np.count_nonzero(~same):,} of {len(same):,} users; run `dvc checkout`, or encode the "
+            f"months from {since} on again, in order"
+        )
+
+
 def check_before(before: pa.Table, version: Version, number: int, where: Path) -> None:
     """Return if the month of that number can go on from these rows of a published table.
 
     Raises:
-        ValueError: their vectors are of another model, or of that month or a later one.
+        ValueError: their vectors are of another model, of that month or a later one, or not finite.
     """
     others = [
         name for name in before["model_version"].unique().to_pylist() if name != version.model
@@ -139,11 +176,17 @@ def check_before(before: pa.Table, version: Version, number: int, where: Path) -
             f"{where}: {month_name(number)} should go on from an earlier month, the users there already "
             f"hold {last}; encode the months in order"
         )
+    numbers = before["vector"].combine_chunks().flatten()
+    if not pc.all(pc.is_finite(numbers), min_count=0).as_py():
+        raise ValueError(
+            f"{where}: expected finite vectors, found others; run `dvc checkout`, or encode that month "
+            "again"
+        )
 
 
-def _numbers(months: pa.ChunkedArray) -> NDArray[np.int64]:
+def _numbers(months: pa.Array) -> NDArray[np.int64]:
     """The number of each month."""
-    told = months.combine_chunks().dictionary_encode()
+    told = months.dictionary_encode()
     numbers = np.array([month_number(name) for name in told.dictionary.to_pylist()])
     return numbers[told.indices.to_numpy()]
 

@@ -215,9 +215,14 @@ def check_month(folder: Path, model_version: str) -> dict[str, Any]:
     """What the month's states say about themselves, if that model left them behind.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: there are none, or they were not finished.
         ValueError: another model did, or it was in another month.
     """
+    if not (folder / "about.json").exists():
+        raise FileNotFoundError(
+            f"{folder}: expected the states of the users of {folder.name}, found none or unfinished ones; "
+            "run `dvc checkout`, or encode that month again"
+        )
     about: dict[str, Any] = read_json(folder / "about.json")
     if about["model_version"] != model_version:
         raise ValueError(
@@ -257,22 +262,23 @@ def _states_of(
         hidden = batch[f"{name}_hidden"]
         m, h = hidden.type.list_size, hidden.type.value_type.list_size
         hidden = hidden.flatten().flatten().to_numpy().reshape(-1, m, h)[rows]
-        if not np.isfinite(hidden).all():
-            raise ValueError(
-                f"{where}: expected finite states at scale {name!r}, found others; run `dvc checkout`, "
-                "or encode the months from that one on again"
-            )
         interests, counts = batch[f"{name}_interests"], batch[f"{name}_counts"]
         offsets = counts.offsets.to_numpy()
         first, last = offsets[rows], offsets[rows + 1]
         entries = ranges(first, last)
+        numbers = counts.values.to_numpy()[entries]
+        if not (np.isfinite(hidden).all() and np.isfinite(numbers).all()):
+            raise ValueError(
+                f"{where}: expected finite states at scale {name!r}, found others; run `dvc checkout`, "
+                "or encode the months from that one on again"
+            )
         scales[name] = ScaleState(
             hidden=hidden,
             n_closed=batch[f"{name}_n_closed"].to_numpy()[rows],
             period=batch[f"{name}_period"].to_numpy()[rows],
             open_counts=sparse.csr_matrix(
                 (
-                    counts.values.to_numpy()[entries],
+                    numbers,
                     interests.values.to_numpy()[entries],
                     np.concatenate([[0], np.cumsum(last - first)]),
                 ),

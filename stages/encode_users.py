@@ -12,6 +12,7 @@ train again when a month is corrected. Shards of users are encoded here, or on S
 
 import argparse
 import logging
+import shutil
 import tempfile
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from lurm.params import load_params
 from lurm.shards import Month, divide, encode_shard, finish
 from lurm.smen import load_smen
 from lurm.spark import on_workers, spark
-from lurm.states import SHARD, last_month_before
+from lurm.states import SHARD, check_month, last_month_before
 from lurm.storage import filling, read_json, read_schema, row_count, write_json
 from lurm.tables import BOI, USER_VECTORS, check_columns
 
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(
                 f"--{name}: expected a file of --month, named {args.month}{path.suffix}, got {path}"
             )
+    if row_count(args.previous):
+        check_month(args.states / args.previous.stem, version.model)
     before = last_month_before(args.states, args.month, version.model)
     if before and args.previous.stem != before:
         raise ValueError(
@@ -67,13 +70,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             "that is no longer there"
         )
     args.vectors.parent.mkdir(parents=True, exist_ok=True)
+    prefix, suffix = f".shards-{args.month}-", ".tmp"  # which DVC ignores, if it stays
+    for left in args.vectors.parent.glob(f"{prefix}*{suffix}"):  # by a run that was killed
+        shutil.rmtree(left)
     with (
         filling(args.state),
-        tempfile.TemporaryDirectory(
-            dir=args.vectors.parent,
-            prefix=".shards-",
-            suffix=".tmp",  # which DVC ignores, if it stays
-        ) as scratch,
+        tempfile.TemporaryDirectory(suffix, prefix, args.vectors.parent) as scratch,
     ):
         month = Month(
             args.month,

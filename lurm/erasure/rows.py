@@ -49,6 +49,9 @@ def leave_out(
 ) -> None:
     """Write ``source`` without the rows of forgotten users to ``target``, which may be the same.
 
+    A landed file has the layout that every landed file has, others keep theirs: the rows of a group, and
+    which columns have dictionaries.
+
     Args:
         source: parquet file with a column ``user_id``.
         target: file to write.
@@ -62,14 +65,27 @@ def leave_out(
     with pq.ParquetFile(source) as file, replacing(target) as temporary:
         schema = file.schema_arrow
         schema = schema.with_metadata({**(schema.metadata or {}), **changed})
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for group in _in_groups(_kept(file, tombstones), schema):
-                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+        size, dictionaries = (ROWS_PER_GROUP, True) if counted else _layout(file.metadata)
+        with pq.ParquetWriter(
+            temporary, schema, compression="zstd", use_dictionary=dictionaries
+        ) as writer:
+            for group in _in_groups(_kept(file, tombstones), schema, size):
+                writer.write_table(group, row_group_size=size)
 
 
 def n_left_out(path: Path) -> int:
     """How many rows of forgotten users were left out of a landed file."""
     return int((read_schema(path).metadata or {}).get(_COUNT, b"0"))
+
+
+def _layout(about: pq.FileMetaData) -> tuple[int, list[str]]:
+    """The most rows of a group, and the columns with dictionaries."""
+    groups = [about.row_group(n) for n in range(about.num_row_groups)]
+    columns = [group.column(n) for group in groups for n in range(about.num_columns)]
+    size = max((group.num_rows for group in groups), default=0)
+    return size or ROWS_PER_GROUP, sorted(
+        {c.path_in_schema for c in columns if c.has_dictionary_page}
+    )
 
 
 def _kept(file: pq.ParquetFile, tombstones: Tombstones) -> Iterator[pa.Table]:
@@ -79,13 +95,13 @@ def _kept(file: pq.ParquetFile, tombstones: Tombstones) -> Iterator[pa.Table]:
         yield table.filter(pa.array(~forgotten))
 
 
-def _in_groups(tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of the tables in groups of ``ROWS_PER_GROUP``, wherever the tables end."""
+def _in_groups(tables: Iterator[pa.Table], schema: pa.Schema, size: int) -> Iterator[pa.Table]:
+    """The rows of the tables in groups of ``size``, wherever the tables end."""
     rest = schema.empty_table()
     for table in tables:
         rest = pa.concat_tables([rest, table.cast(schema)])
-        while len(rest) >= ROWS_PER_GROUP:
-            yield rest.slice(0, ROWS_PER_GROUP)
-            rest = rest.slice(ROWS_PER_GROUP)
+        while len(rest) >= size:
+            yield rest.slice(0, size)
+            rest = rest.slice(size)
     if len(rest):
         yield rest.combine_chunks()

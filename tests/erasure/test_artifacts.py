@@ -1,5 +1,6 @@
 """Every kind of artifact without some users is what it would have been, had they never come."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -112,6 +113,23 @@ def test_states_keep_all_others_bit_by_bit(lives, some, n_shards, tmp_path):
         else:
             assert by_name(tmp_path / "freed") == by_name(expected)
             shutil.rmtree(tmp_path / "freed")
+
+
+def test_states_of_which_a_shard_holds_nobody_are_freed_of_a_user_of_another(tmp_path):
+    smen = Smen(SmenSettings(n_interests=6, n_anchors=2, width=3, scales={"month": 1})).eval()
+    lives = {user: {24_200: {0: 1.0}} for user in range(4)}
+    boi = reference.boi_table(lives, 24_200)
+    after, _ = encode_month(smen, no_users(smen.settings, pa.int64()), boi, 24_200)
+    folder = tmp_path / month_name(24_200)
+    for number, rows in enumerate(([0, 1, 2, 3], [])):
+        with growing_states(shard_of(folder, number), after.scales) as append:
+            append(after.take(np.array(rows, int)))
+    about = {"model_version": "v1", "n_interests": 6, "scales": ["month"]}
+    finish_month(folder, 2, month=folder.name, **about)
+    assert states(folder, tmp_path / "freed", freeing(1)).rows == 1
+    assert states(tmp_path / "freed", tmp_path / "again", freeing(2)).rows == 1
+    told = json.loads((tmp_path / "again/about.json").read_text("utf-8"))
+    assert [shard["users"] for shard in told["shards"]] == [2, 0]
 
 
 def by_name(folder):

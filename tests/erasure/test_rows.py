@@ -62,6 +62,16 @@ def test_one_after_the_other_or_both_at_once_ends_in_the_same_bytes(
     assert pq.ParquetFile(tmp_path / "both").num_row_groups == -(-12 // size)
 
 
+def test_what_is_no_landed_file_keeps_its_groups_and_its_dictionaries(tmp_path):
+    table = pa.table({"user_id": range(20), "kind": ["a"] * 20, "n": [0.5] * 20})
+    pq.write_table(table, tmp_path / "all", row_group_size=6, use_dictionary=["kind"])
+    leave_out(tmp_path / "all", tmp_path / "left", forgetting(1, 3))
+    about = pq.read_metadata(tmp_path / "left")
+    assert [about.row_group(n).num_rows for n in range(about.num_row_groups)] == [6, 6, 6]
+    columns = [about.row_group(0).column(n) for n in range(3)]
+    assert [column.has_dictionary_page for column in columns] == [False, True, False]
+
+
 def test_a_file_may_be_left_without_rows_and_keeps_its_columns(delivery, tmp_path):
     leave_out(delivery, tmp_path / "left", forgetting(*range(5)))
     assert len(read_parquet(tmp_path / "left")) == 0

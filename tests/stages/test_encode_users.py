@@ -117,7 +117,68 @@ def test_a_month_reads_and_writes_the_states_of_its_own_users_and_of_nobody_else
     shutil.rmtree("states/2017-04")
     Path("vectors/2017-04.parquet").unlink()
     Path("encoded/2017-04.json").unlink()
-    refused("states/2017-03/about.json: expected a JSON", "2017-04", "2017-03", FileNotFoundError)
+    told = "states/2017-03: expected the states of the users of 2017-03, found none or unfinished"
+    refused(told, "2017-04", "2017-03", FileNotFoundError)
+
+
+def changed(table, row, **values):
+    """The table with other values in one of its rows."""
+    rows = table.to_pylist()
+    rows[row] |= values
+    return pa.Table.from_pylist(rows, table.schema)
+
+
+@pytest.mark.parametrize("values", [{"n_behaviors": 11}, {"first_month": "2016-12"}])
+def test_a_table_whose_users_have_other_behaviors_than_their_states_is_refused(values):
+    before = encode_all(small_world.MONTHS[:2])
+    write_parquet(changed(before, 3, **values), "vectors/2017-02.parquet")
+    told = (
+        "2017-02.parquet: expected the behaviors and first months that .* found others for 1 of 11"
+    )
+    refused(told, "2017-03", "2017-02")
+
+
+def test_a_month_that_was_corrected_asks_for_the_months_behind_it():
+    """User 11 acts in the first month, which is corrected, and comes back in the third."""
+    encode_all(small_world.MONTHS[:2])
+    first, third = (read_parquet(f"boi/2017-0{number}.parquet") for number in (1, 3))
+    ours = first.filter(pc.equal(first["user_id"], small_world.user_name(11)))
+    write_parquet(pa.concat_tables([third, ours]), "boi/2017-03.parquet")
+    write_parquet(pa.concat_tables([first, ours]), "boi/2017-01.parquet")
+    encode("2017-01", "start")
+    refused("encode the months from 2017-01 on again, in order", "2017-03", "2017-02")
+    encode("2017-02", "2017-01")
+    assert encode("2017-03", "2017-02")["n_behaviors"].to_pylist()[11] == 18
+
+
+@pytest.mark.parametrize("order", [[1, 0, *range(2, 12)], [0, 0, *range(1, 12)]])
+def test_a_table_whose_users_are_not_in_order_each_once_is_refused(order):
+    before = encode_all(["2017-01"])
+    write_parquet(before.take(order), "vectors/2017-01.parquet")
+    refused("expected users in the order of their ids, each once", "2017-02", "2017-01")
+
+
+def test_a_table_whose_vectors_are_not_finite_is_refused():
+    before = encode_all(["2017-01"])
+    write_parquet(changed(before, 11, vector=[float("nan")] * 5), "vectors/2017-01.parquet")
+    refused("2017-01.parquet: expected finite vectors, found others", "2017-02", "2017-01")
+
+
+def test_counts_too_large_to_be_added_up_are_refused():
+    boi = read_parquet("boi/2017-01.parquet").slice(0, 1)
+    huge = boi.set_column(2, "count", pa.array([3e38], pa.float32()))
+    write_parquet(pa.concat_tables([huge, huge]), "boi/2017-01.parquet")
+    refused("2017-01.parquet: expected bags and states that give finite vectors and numbers")
+
+
+def test_what_a_killed_run_left_beside_the_vectors_is_cleared_away():
+    left = Path("vectors/.shards-2017-01-abc.tmp")
+    (left / "00000.arrow").parent.mkdir(parents=True)
+    (left / "00000.arrow").write_bytes(b"rows")
+    of_others = Path("vectors/.shards-2017-02-abc.tmp")
+    of_others.mkdir()
+    encode_all(["2017-01"])
+    assert [path.name for path in Path("vectors").glob(".shards*")] == [of_others.name]
 
 
 def test_where_empty_periods_enter_as_zeros_everybody_moves_and_only_the_active_are_kept():
