@@ -1,11 +1,11 @@
 """Interests from item vectors against faiss's flat k-means, and the assignment of new items.
 
-    python -m benchmarks.interests       # 5e4 into 5e3, 2e5 into 2e4, and the paper's 1e6 into 1e5
+    python -m benchmarks.interests       # 1e4 into 1e3, 1e5 into 1e4, and the paper's 1e6 into 1e5
     python -m benchmarks.interests --device cuda
 
 Vectors (I, 128) lie around twice as many planted clusters as interests, which lie around topics; sizes by
 Zipf's law. The rival is ``faiss.Kmeans``, spherical, of 25 rounds on all items, which ends earlier where a
-round gains nothing. Above 5e4 items its time is that of the exact searches of 25 rounds alone,
+round gains nothing. Above 1e5 items its time is that of the exact searches of 25 rounds alone,
 extrapolated from a few items, and its mean cosine is not known without a GPU. New items are assigned by
 :func:`lurm.interests.assignment.nearest`, its preparation included; recall is against the exact search.
 

@@ -7,8 +7,8 @@ Logs are those of :mod:`benchmarks.logs`, with a catalog of five texts for each 
 workspace is a clone of this project with its settings, but for names, months, D and what ``SETTINGS`` says;
 the pipeline's commands run in DVC's order, each in a process of its own. Slopes are those of CPU seconds.
 
-States take several kB per user and month. All but those of the last two months are cut down, once they are
-read, to what drift reads of them; the sizes that are told are those of one month before that.
+States take several kB per active user and month. Twice a year those that no later month can read are left
+out of all months; the sizes that are told are those of the last month.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def cut_down_states(stage: str) -> None:
 
 def sizes() -> dict[str, int]:
     """Bytes of the last month of each kind of data, or of all of it where it has no months."""
-    month = max(path.name for path in Path("data/states").iterdir() if path.name != "start")
+    month = max(path.name for path in Path("data/states").iterdir())
     found = {}
     for folder in sorted(Path("data").iterdir()):
         of_month = list(folder.glob(f"{month}*")) or [folder]
