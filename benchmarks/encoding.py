@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import torch
 
 from benchmarks import logs
-from benchmarks.measure import measure, now, result_path, slope, table, warm_memory
+from benchmarks.measure import free_memory, measure, now, result_path, slope, table, warm_memory
 from lurm.months import month_name, month_number
 from lurm.pretraining import view_periods
 from lurm.shards import Month, divide, encode_shard, finish
@@ -38,7 +38,7 @@ N_INTERESTS, M, H, PUBLISHED = 10_000, 10, 128, 64
 PER_MONTH = 20  # behaviors of a user
 TIMED = 12  # the last months
 CHUNKS = {"cpu": 64, "cuda": 256}  # lives encoded at once; fewer or more take longer
-TOUCHED = 60_000  # bytes of memory for each user that are touched before a clock starts
+TOUCHED = 0.7  # of the free memory, before a clock starts
 
 
 def monthly_bags(n_users: int, n_months: int, newcomers: float) -> Iterator[tuple[int, pa.Table]]:
@@ -95,7 +95,7 @@ def encode(n_users: int, n_months: int, newcomers: float, device: str) -> Callab
     def encode_lives(folder: Path) -> tuple[float, float]:
         smen.to(device)
         schema = user_vectors_schema(PUBLISHED, pa.int64())
-        warm_memory(TOUCHED * n_users)
+        warm_memory(TOUCHED * free_memory())
         start = now(device)
         months = sorted((folder / "boi").iterdir())[:n_months]
         lives = build_timelines({month_number(path.stem): read_parquet(path) for path in months})
@@ -131,7 +131,7 @@ def encode(n_users: int, n_months: int, newcomers: float, device: str) -> Callab
             previous = "start"
             for month, boi in monthly_bags(n_users, n_months, newcomers):
                 if len(months) >= n_months - TIMED:
-                    warm_memory(TOUCHED * n_users)
+                    warm_memory(TOUCHED * free_memory())
                 months.append(encode_month(folder, month, previous, boi))
                 previous = month_name(month)
             last = folder / f"vectors/{previous}.parquet"

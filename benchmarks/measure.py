@@ -3,6 +3,7 @@
 import importlib
 import math
 import multiprocessing
+import os
 import re
 import resource
 import subprocess
@@ -32,6 +33,11 @@ def now(device: str) -> float:
 
     torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def free_memory() -> int:
+    """Bytes of memory that hold nothing."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def warm_memory(n_bytes: float) -> None:

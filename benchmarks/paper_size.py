@@ -30,7 +30,7 @@ SPREAD = {
 # What holds a part of the users at a time. Their peaks still grew, by ids and by pages of mapped files.
 BOUNDED = {
     *("validate_logs", "build_boi", "build_timelines", "pretrain_smen"),
-    *("train_heads", "apply_heads", "watch_drift"),
+    *("encode_users", "train_heads", "apply_heads", "watch_drift"),
 }
 DATA = ("behaviors", "boi", "states", "user_vectors", "index", "predictions", "timelines")
 # How costs grow with users, where not in proportion: an index has as many cells as the root of its users.

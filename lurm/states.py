@@ -2,7 +2,7 @@
 
 A user's state changes with behaviors of his own only, so it lies with the last month that had some, which
 the published table names. A month reads the states of its users, each from there, and leaves theirs behind;
-it neither reads nor writes those of anybody else.
+it neither reads nor writes those of anybody else. Where empty periods enter as zeros, it reads everybody's.
 
 A month's states lie in shards, Arrow files of users in the order of their ids, which one process makes one
 after the other, or many machines side by side. They are memory-mapped: only the rows asked for are read.
