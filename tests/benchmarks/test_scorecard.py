@@ -20,7 +20,7 @@ from lurm.smen import Smen, SmenSettings
 from lurm.storage import read_json, write_array, write_parquet, write_tensors
 from lurm.tables import TIMESTAMP
 from lurm.tasks import TaskLabels
-from lurm.timelines import build_timelines, save_shard
+from lurm.timelines import build_timelines, finish, save_shard
 from tests import reference
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -66,7 +66,8 @@ def shop(tmp_path, monkeypatch):
     write_array(vectors[:4], "models/interest_centres.npy")
     write_encoder()
     lives = {u: {24204: {u % 4: 1.0}, 24205: {(u + 1) % 4: 2.0}} for u in range(N_USERS)}
-    save_shard(build_timelines(reference.boi_tables(lives)), Path("data/timelines/00000"))
+    shard = save_shard(build_timelines(reference.boi_tables(lives)), Path("data/timelines/00000"))
+    finish(Path("data/timelines"), [shard])
     coffee = np.arange(0, N_USERS, 2)
     for month in ("2017-11", "2017-12"):
         columns = {"column": ["product_category"] * len(coffee), "value": ["COFFEE"] * len(coffee)}

@@ -104,7 +104,7 @@ def test_an_image_has_every_library_that_its_stages_and_steps_import(image: str)
         ):  # lurm.storage imports it where models are read, which no stage here does
             libraries -= {"torch"}
         libraries -= {"triton"}  # torch for CUDA brings it along
-        libraries -= {"pyspark"}  # an extra: the stage says how to add it to an image
+        libraries -= {"pyspark", "py4j"}  # an extra: the stage says how to add it to an image
         missing = {
             library
             for library in libraries
