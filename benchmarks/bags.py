@@ -1,15 +1,18 @@
 """Behaviors to monthly bags: the stage against DuckDB, Polars and pandas run bare on the same query.
 
-    python -m benchmarks.bags                 # one month of 1e6, 1e7 and 1e8 behaviors
-    python -m benchmarks.bags --spark         # Spark too; needs `pip install lurm[spark]` and Java 17
+    python -m benchmarks.bags                     # one month of 1e6, 1e7 and 1e8 behaviors
+    python -m benchmarks.bags --interests 1e4     # the same among interests that stay
+    python -m benchmarks.bags --spark             # Spark too; needs `make spark` and Java 17
 
 Every engine reads one month's parquet files, joins, counts, sorts and writes one parquet file, in a process
 of its own on all cores. The stage also checks that no behavior lacks an interest, keeps to the memory limit
 of ``build_boi``, and names its file once it is on the disk; its rivals do none of that. ``ratio`` is
 seconds over those of the fastest rival.
 
-Where each item has one interest, a hard map, all count behaviors. The second size comes with a soft map
-too, of two interests an item: the rivals add its weights up as floats, in any order.
+There are a thousandth as many interests as behaviors, 100,000 at most, and ten items for each. With
+``--interests`` they stay, as in one shop with ever more users. Where each item has one interest, a hard
+map, all count behaviors. The second size comes with a soft map too, of two interests an item: the rivals
+add its weights up as floats, in any order.
 
 Of Spark the peak is that of the driver's Python alone.
 
@@ -172,14 +175,19 @@ def same_bags(one: Path, other: Path, soft: bool) -> bool:
 
 
 def compare(
-    n_behaviors: int, folder: Path, memory_limit: str, repeats: int, with_spark: bool, soft: bool
+    n_behaviors: int,
+    n_interests: int,
+    folder: Path,
+    memory_limit: str,
+    repeats: int,
+    with_spark: bool,
+    soft: bool,
 ) -> list[dict[str, Any]]:
-    """One row for each engine on a month of ``n_behaviors``; medians of ``repeats`` runs in turn.
+    """One row for each engine on a month of the shop; medians of ``repeats`` runs in turn.
 
     Raises:
         ValueError: an engine gives other bags than the stage.
     """
-    n_interests = min(100_000, max(10, n_behaviors // 1000))
     world = logs.World(
         n_behaviors,
         n_users=max(10, n_behaviors // 50),
@@ -211,6 +219,7 @@ def compare(
             "engine": name,
             "map": "soft" if soft else "hard",
             "behaviors": n,
+            "interests": n_interests,
             "bags": of[0].value,
             "seconds": seconds[name],
             "cpu_seconds": float(np.median([run.cpu_seconds for run in of])),
@@ -225,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=logs.whole, nargs="+", default=[10**6, 10**7, 10**8])
+    parser.add_argument("--interests", type=logs.whole, help="default: behaviors / 1000")
     parser.add_argument("--memory-limit", default="1GB")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--spark", action="store_true")
@@ -237,7 +247,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             fewer_if_long = repeats if size <= 10**7 else min(repeats, 3)
             limits = (args.memory_limit, fewer_if_long, args.spark)
-            of_size = compare(size, Path(folder), *limits, soft)
+            n_interests = args.interests or min(100_000, max(10, size // 1000))
+            of_size = compare(size, n_interests, Path(folder), *limits, soft)
         print(table(of_size), flush=True)
         rows += of_size
     ours = [row for row in rows if (row["engine"], row["map"]) == ("lurm", "hard")]
@@ -246,10 +257,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         for what in ("seconds", "cpu_seconds")
     }
     print(f"slopes of the stage in behaviors: {slopes}")
-    last, tenfold = ours[-1], 10 ** slopes["seconds"][-1]
-    print(
-        f"{10 * last['behaviors']:,} behaviors: {last['seconds'] * tenfold:,.1f} s by the last slope"
-    )
+    if len(ours) > 1:
+        last, tenfold = ours[-1], 10 ** slopes["seconds"][-1]
+        more = f"{10 * last['behaviors']:,} behaviors"
+        print(f"{more}: {last['seconds'] * tenfold:,.1f} s by the last slope")
     write_json(
         {"memory_limit": args.memory_limit, "rows": rows, "slope": slopes},
         args.result or result_path("bags", args.tiny),

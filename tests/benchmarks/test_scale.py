@@ -5,22 +5,38 @@ import importlib
 import faiss
 import pytest
 
+from benchmarks import bags
 from benchmarks.interests import ROUNDS, H, flat_kmeans, item_vectors
 from lurm.storage import read_json
 
 BENCHMARKS = ["anchor_sum", "bags", "encoding", "interests"]
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_the_benchmark_runs_and_leaves_its_figures(name, tmp_path, capsys):
-    if name == "bags":
-        pytest.importorskip("polars")
-    result = tmp_path / "result.json"
-    importlib.import_module(f"benchmarks.{name}").main(["--tiny", f"--result={result}"])
+def tiny(name, result, *options):
+    """The rows of a tiny run."""
+    importlib.import_module(f"benchmarks.{name}").main(["--tiny", f"--result={result}", *options])
     rows = read_json(result)["rows"]
     assert rows
     assert all(row["seconds"] > 0 and row["peak_mb"] > 0 for row in rows if "seconds" in row)
+    return rows
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_benchmark_runs_and_leaves_its_figures(name, tmp_path, capsys):
+    rows = tiny(name, tmp_path / "result.json")
     assert len(capsys.readouterr().out.splitlines()) > len(rows)
+
+
+def test_interests_of_bags_stay_where_their_number_is_given(tmp_path):
+    rows = tiny("bags", tmp_path / "result.json", "--interests=20")
+    assert {row["interests"] for row in rows} == {20}
+    assert len({row["behaviors"] for row in rows}) == 2
+
+
+@pytest.mark.usefixtures("java")
+def test_bags_by_spark_are_measured_beside_the_others(tmp_path):
+    rows = bags.compare(10_000, 10, tmp_path, "1GB", repeats=1, with_spark=True, soft=False)
+    assert {row["engine"] for row in rows} == {"lurm", "duckdb", "polars", "pandas", "spark"}
 
 
 def test_the_rounds_taken_on_a_gpu_end_where_faiss_itself_ends():
