@@ -21,7 +21,7 @@ class Measured:
 
     seconds: float
     cpu_seconds: float  # of all threads: what stays true on a machine that others use too
-    peak_mb: float  # of the process, libraries included
+    peak_mb: float  # of the process, libraries included; a MB is 1e6 bytes
     value: Any
 
 
@@ -91,8 +91,8 @@ def peak_mb() -> float:
     """
     status = Path("/proc/self/status")
     if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(found[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return int(found[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def result_path(name: str, tiny: bool) -> Path:

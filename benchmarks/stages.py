@@ -54,7 +54,7 @@ def measure(command: str) -> tuple[float, float, float]:
     if run.returncode:
         raise RuntimeError(f"{command}\n{run.stderr}")
     seconds, cpu_seconds, peak_kb = map(float, figures)
-    return seconds, cpu_seconds, peak_kb / 1024
+    return seconds, cpu_seconds, peak_kb * 1024 / 1e6
 
 
 def measure_all(

@@ -193,7 +193,8 @@ def _cuts(
 ) -> Iterator[tuple[NDArray[np.float32], sparse.csr_matrix]]:
     """For each of the last months but the very last: vectors of lives until then, and what they met after.
 
-    Of very many lives a sample is cut, so that time and memory do not follow their number.
+    Of very many lives a sample is cut, so that time and memory do not follow their number, but for the
+    order in which the sample is drawn (8 bytes a user).
     """
     lives = timelines.take(np.sort(rng.permutation(len(timelines))[:LIVES]))
     first, last = lives.first_bag[:-1], lives.first_bag[1:]

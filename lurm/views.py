@@ -14,8 +14,9 @@ def draw_view(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and last + 1 bag of one random stretch of each life, (n,) each.
 
-    A stretch holds between ``min_share`` and ``max_share`` of the user's active months, at least one;
-    its length and its place are uniform. The paper does not say how long a sub-sequence is.
+    A stretch holds between ``min_share`` of the user's active months, rounded down, and ``max_share``,
+    rounded up, at least one; its length and its place are uniform. The paper does not say how long a
+    sub-sequence is.
     """
     first, last = lives.first_bag[:-1], lives.first_bag[1:]
     active = last - first

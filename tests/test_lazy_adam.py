@@ -49,6 +49,25 @@ def test_small_gradients_where_eps_counts_stay_near_dense_adam():
     assert (table - dense).abs().max() < 2e-3 * moved
 
 
+@pytest.mark.parametrize(
+    ("met_at", "within"), [(range(0, 300, 30), 0.015), ([0], 0.05)], ids=["again", "once"]
+)
+def test_gradients_as_small_as_eps_stay_near_dense_adam(met_at, within):
+    rng, rows = np.random.default_rng(0), torch.arange(D)
+    dense = torch.nn.Parameter(torch.zeros(D, H, dtype=torch.float64))
+    table = torch.nn.Parameter(dense.detach().clone())
+    adam, lazy = torch.optim.Adam([dense], lr=0.01), LazyAdam(table, 0.01)
+    for step in range(300):
+        met = rows if step in met_at else rows[:0]
+        values = torch.from_numpy(1e-8 * rng.standard_normal((len(met), H)))
+        dense.grad = torch.zeros_like(dense).index_add(0, met, values)
+        adam.step()
+        table.grad = torch.sparse_coo_tensor(met[None], values, (D, H), check_invariants=True)
+        lazy.step()
+    lazy.finish()
+    assert (table - dense).abs().max() < within * dense.abs().max()
+
+
 def test_rows_that_were_not_met_are_not_touched_before_the_end():
     torch.manual_seed(0)
     table = torch.nn.Parameter(torch.randn(D, H))

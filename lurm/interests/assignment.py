@@ -34,7 +34,7 @@ LEAST_WEIGHT = 1e-6  # of an interest in an item: what the sums of lurm/boi.py c
 CHUNK, PRODUCTS = 16_384, 1 << 24
 # Products of unit rows differ by less, however they are summed in float32.
 MARGIN = 1e-5
-# Centres that lie as near as the k-th, at most; a row of zeros has all of them.
+# Centres that lie as near as the k-th, at most, the lowest first; a row of zeros has all of them.
 MOST_TIES = 64
 # A search of all centres costs D per item, one by cells about (PROBES + 1) sqrt(D).
 EXACT_UP_TO = 16_384
@@ -134,8 +134,9 @@ def _near(rows: np.ndarray, centres: np.ndarray, k: int) -> Pairs:
         kth = products.max(1) if k == 1 else np.partition(products, -k, axis=1)[:, -k]
         places = np.flatnonzero(products >= kth[:, None] - MARGIN)
         row, centre = np.divmod(places, len(centres))
-        few = _rank(row) < k + MOST_TIES
-        found.append((row[few] + start, centre[few], products.ravel()[places[few]]))
+        product = products.ravel()[places]
+        few = (product > kth[row] + MARGIN) | (_rank(row) < k + MOST_TIES)
+        found.append((row[few] + start, centre[few], product[few]))
     return _joined(found)
 
 
@@ -160,14 +161,14 @@ def _by_cell(centres: np.ndarray, k: int) -> Callable[[np.ndarray], Pairs]:
     members = np.split(
         np.argsort(label, kind="stable"), np.cumsum(np.bincount(label, minlength=len(cells)))[:-1]
     )
-    members = [places for places in members if len(places)]
-    cells = cells[np.unique(label)]
+    # By their lowest centre, so that a row as near to all of them finds the lowest centres.
+    in_order = sorted(np.unique(label), key=lambda cell: members[cell][0])
+    cells, members = cells[in_order], [members[cell] for cell in in_order]
     blocks = [centres[places] for places in members]
-    n_probes = min(PROBES, len(cells))
+    n_probes = min(max(PROBES, k), len(cells))
 
     def candidates(rows: np.ndarray) -> Pairs:
-        products = rows @ cells.T
-        probes = np.argpartition(-products, n_probes - 1, axis=1)[:, :n_probes].ravel()
+        probes = _probes(rows, cells, n_probes).ravel()
         looks = np.argsort(probes, kind="stable")  # of row and probe, by cell
         by_cell = np.split(looks, np.searchsorted(probes[looks], np.arange(1, len(cells))))
         found = []
@@ -192,6 +193,17 @@ def _by_cell(centres: np.ndarray, k: int) -> Callable[[np.ndarray], Pairs]:
     return candidates
 
 
+def _probes(rows: np.ndarray, cells: np.ndarray, n_probes: int) -> NDArray[np.int64]:
+    """The nearest cells (n, n_probes) of each row; exactly, where others lie as near as the last."""
+    row, cell, _ = _near(rows, cells, n_probes)
+    crowded = np.bincount(row, minlength=len(rows)) > n_probes
+    probes = np.empty((len(rows), n_probes), np.int64)
+    probes[~crowded] = cell[~crowded[row]].reshape(-1, n_probes)
+    if crowded.any():
+        probes[crowded] = nearest(rows[crowded], cells, n_probes)[0]
+    return probes
+
+
 def _on_gpu(centres: np.ndarray, k: int, device: str) -> Callable[[np.ndarray], Pairs]:
     """:func:`_among_all`, the products on a GPU."""
     import torch  # takes seconds
@@ -207,7 +219,8 @@ def _on_gpu(centres: np.ndarray, k: int, device: str) -> Callable[[np.ndarray], 
             near = products >= kth - MARGIN
             row, centre = near.nonzero().cpu().numpy().T  # in the order of products[near]
             product = products[near].cpu().numpy()
-            few = _rank(row) < k + MOST_TIES
+            nearer = product > kth.ravel().cpu().numpy()[row] + MARGIN
+            few = nearer | (_rank(row) < k + MOST_TIES)
             found.append((row[few] + start, centre[few], product[few]))
         return _joined(found)
 

@@ -66,9 +66,8 @@ def test_ties_go_to_the_lowest_interest(rng):
 @pytest.mark.parametrize("limit", [8, 1000], ids=["by cells", "among all"])
 def test_a_vector_of_zeros_lies_as_near_to_all_and_goes_to_the_lowest(rng, monkeypatch, limit):
     monkeypatch.setattr(assignment, "EXACT_UP_TO", limit)
-    monkeypatch.setattr(assignment, "PROBES", 400)
-    found, cosines = nearest(np.zeros((3, 16), np.float32), unit(rng, 400), 2)
-    assert found.tolist() == [[0, 1]] * 3
+    found, cosines = nearest(np.zeros((3, 16), np.float32), unit(rng, 400), 20)
+    assert found.tolist() == [list(range(20))] * 3
     assert (cosines == 0).all()
 
 
@@ -80,6 +79,21 @@ def test_an_item_s_interest_depends_neither_on_order_nor_on_its_neighbours(rng):
     np.testing.assert_array_equal(mixed, found[order])
     np.testing.assert_array_equal(mixed_cosines, cosines[order])
     np.testing.assert_array_equal(nearest(vectors[5:18], centres, 2)[1], cosines[5:18])
+
+
+@pytest.mark.parametrize("look", [assignment._near, lambda *args: on_torch(*args)])
+def test_the_nearest_is_found_however_many_lower_ones_tie_for_the_last_place(look):
+    ties = np.repeat(np.eye(4, dtype=np.float32)[1:2], 100, axis=0)
+    centres = np.concatenate([ties, np.eye(4, dtype=np.float32)[:1]])
+    vector = np.array([[0.9, np.sqrt(1 - 0.81), 0, 0]], np.float32)
+    row, centre, _ = look(vector, centres, 2)
+    assert 100 in centre
+    assert 0 in centre
+    assert len(row) < 100
+
+
+def on_torch(rows, centres, k):
+    return assignment._on_gpu(centres, k, "cpu")(rows)
 
 
 @pytest.fixture
@@ -109,6 +123,23 @@ def test_among_many_centres_an_item_depends_on_no_other(clustered, rng, monkeypa
     mixed, mixed_cosines = nearest(vectors[order], centres, 2)
     np.testing.assert_array_equal(mixed, found[order])
     np.testing.assert_array_equal(mixed_cosines, cosines[order])
+
+
+def test_an_item_on_the_border_of_the_last_cell_depends_on_no_other(rng, monkeypatch):
+    monkeypatch.setattr(assignment, "EXACT_UP_TO", 500)
+    monkeypatch.setattr(assignment, "PROBES", 3)
+    centres = unit(rng, 2000, 32)
+    cells = assignment._cells(centres).astype(np.float64)
+    items = unit(rng, 400, 32).astype(np.float64)
+    for _ in range(6):  # each halfway between its third and its fourth cell
+        third, fourth = np.argsort(-(items @ cells.T), axis=1)[:, 2:4].T
+        apart = cells[third] - cells[fourth]
+        items -= apart * ((apart * items).sum(1) / (apart**2).sum(1))[:, None]
+        items /= np.linalg.norm(items, axis=1, keepdims=True)
+    items = items.astype(np.float32)
+    among_others, _ = nearest(items, centres)
+    alone = [nearest(items[i : i + 1], centres)[0][0, 0] for i in range(len(items))]
+    assert among_others[:, 0].tolist() == alone
 
 
 def test_items_whose_cells_hold_too_few_centres_still_get_real_ones(rng, monkeypatch):
