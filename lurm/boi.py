@@ -28,6 +28,8 @@ ORDER BY b.user_id, i.interest
 # What behaviors add up to: their number where every item has one interest, else their weights, in whole
 # millionths, so that sums are exact and do not hang on the order of rows.
 HARD, SOFT = "COUNT(*)", "SUM(i.millionths) / 1e6"
+# How far counts of a behavior may be from 1 together: rounded to float32, and of shares that add up to 1.
+ROUNDED = {True: 2.0**-24, False: 1e-4}
 
 # Whether every item has one interest.
 HARD_SQL = "SELECT COUNT(*) = 0 FROM item_interests WHERE NOT weight = 1"
@@ -102,12 +104,13 @@ def check_assigned(
 ) -> None:
     """Return if every behavior is in its user's bag; ``n_counted`` is what :func:`counted` says of them.
 
-    If each item is whole among the interests, each behavior counts 1. So behaviors are looked up one by one
-    only where counts do not add up to them: some lack an interest, or share several and are rounded.
+    If each item is whole among the interests, each behavior counts 1. So behaviors of a hard map are looked
+    up one by one only where counts do not add up to them.
 
     Raises:
         ValueError: weights of an item are below 1e-6 or do not add up to 1; behaviors of items without an
             interest.
+        OSError: counts do not add up to the behaviors, all of which have one: bags were lost or doubled.
     """
     _create_views(connection, behaviors, item_interests)
     n_unfit, first = one(connection, UNFIT_SQL)
@@ -117,13 +120,20 @@ def check_assigned(
             f"interests from 0 on, found {n_unfit:,} items with others, {first!r} among them; rerun the "
             "stage that writes the file"
         )
-    if n_counted == row_count(behaviors):
+    (hard,), n_behaviors = one(connection, HARD_SQL), row_count(behaviors)
+    if hard and n_counted == n_behaviors:
         return
     lost, items = one(connection, UNASSIGNED_SQL)
     if lost:
         raise ValueError(
             f"{behaviors}: {items:,} items with {lost:,} behaviors have no interest in "
             f"{item_interests}; rerun assign_items for the month"
+        )
+    if abs(n_counted - n_behaviors) > ROUNDED[hard] * n_behaviors:
+        raise OSError(
+            f"{behaviors}: expected bags that add up to its {n_behaviors:,} behaviors, found "
+            f"{n_counted:,.2f}: some were lost or doubled; run again, with Spark in a folder that this "
+            "process and its workers share"
         )
 
 

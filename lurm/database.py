@@ -17,6 +17,9 @@ from lurm.tables import TIMESTAMP
 ROWS_PER_GROUP = 1 << 20
 # The same where DuckDB writes, each group on a core of its own.
 ROWS_PER_CORE = 122_880
+# What DuckDB asks for at least for each thread (duckdb.org/docs/stable/guides/performance/environment);
+# with more threads than that it exceeds its limit, and stalls.
+MEMORY_PER_THREAD = 125_000_000
 _UNFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
 _TAKEN = ("row", "reason", "file_row_number")
 
@@ -25,7 +28,8 @@ _TAKEN = ("row", "reason", "file_row_number")
 def database(memory_limit: str, reading: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database in UTC that keeps to ``memory_limit`` and spills to a folder of its own.
 
-    ``reading`` is the file that came from outside, which errors name.
+    The limit, such as 800MB or 4GB, also says how many of the cores are used (MEMORY_PER_THREAD). The
+    folder lies where TMPDIR says. ``reading`` is the file that came from outside, which errors name.
 
     Raises:
         OSError: a file cannot be read or written, a full disk among the reasons.
@@ -38,8 +42,20 @@ def database(memory_limit: str, reading: Path) -> Iterator[duckdb.DuckDBPyConnec
         ) as connection,
     ):
         connection.execute("SET TimeZone = 'UTC'")
+        (cores,) = one(connection, "SELECT current_setting('threads')")
+        connection.execute(f"SET threads = {min(cores, n_threads(memory_limit))}")
         with naming(reading):
             yield connection
+
+
+def n_threads(memory_limit: str) -> int:
+    """How many threads DuckDB has memory for.
+
+    >>> n_threads("1GB"), n_threads("800MB"), n_threads("50MB")
+    (8, 6, 1)
+    """
+    n_bytes = int(memory_limit[:-2]) * {"MB": 10**6, "GB": 10**9}[memory_limit[-2:]]
+    return max(1, n_bytes // MEMORY_PER_THREAD)
 
 
 @contextmanager
@@ -48,9 +64,11 @@ def naming(reading: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        raise OSError(
-            f"{reading}: {error}; raise memory_limit in the stage's section of params.yaml"
-        ) from error
+        told = str(error).splitlines()[0]
+        advice = "raise the memory_limit that the stage has in params.yaml"
+        if "offload" in told or "max_temp_directory_size" in str(error):
+            advice = f"make room in {tempfile.gettempdir()}, or name another folder by TMPDIR"
+        raise OSError(f"{reading}: {told}; {advice}") from error
     except duckdb.IOException as error:
         raise OSError(f"{reading}: {error}") from error
     except duckdb.Error as error:

@@ -73,7 +73,7 @@ def divide(month: Month, size: int) -> list[Shard]:
     Raises:
         ValueError: users before are not in the order of their ids, each once; as :func:`parts`.
     """
-    before = read_parquet(month.previous, ["user_id"])["user_id"].combine_chunks()
+    before = read_parquet(month.previous, ["user_id"])["user_id"]
     rising = pc.less(before[:-1], before[1:])
     if not pc.all(rising, skip_nulls=False, min_count=0).as_py():
         raise ValueError(
@@ -92,8 +92,8 @@ def encode_shard(month: Month, shard: Shard) -> None:
 
     Raises:
         FileNotFoundError, ValueError: as :func:`lurm.encoding.encode_month` and
-            :func:`lurm.states.load_states`, or a file is damaged, or the table before is of another model
-            or of a later month.
+            :func:`lurm.states.load_states`, or a file is damaged, or the table before is of another model,
+            of a later month or of other behaviors than the states, or numbers are not finite.
         OSError: a file cannot be written.
     """
     torch.set_num_threads(1)  # the last digits depend on the number of threads
@@ -103,9 +103,9 @@ def encode_shard(month: Month, shard: Shard) -> None:
     confidence = Confidence.from_json(read_json(month.confidence))
     number, zeros = month_number(month.month), smen.settings.empty_periods == "zeros"
     boi = read_rows(month.boi, shard.bags)
-    ids = boi["user_id"].combine_chunks()
+    ids = boi["user_id"]
     published_before, states_of = reader(month.previous), load_states(month.states, version.model)
-    known = read_rows(month.previous, shard.known, ["user_id"])["user_id"].combine_chunks()
+    known = read_rows(month.previous, shard.known, ["user_id"])["user_id"]
     schema = user_vectors_schema(smen.settings.n_published, ids.type)
     with (
         growing_states(shard_of(month.state, shard.number), smen.settings.scales) as keep,

@@ -6,7 +6,7 @@ and write them.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,10 +25,10 @@ def spark(stage: str, master: str, memory_limit: str = "1GB") -> "Iterator[Spark
 
     Raises:
         ModuleNotFoundError: pyspark is not installed.
-        OSError: Spark could not finish what it was given; the message ends in the innermost reason.
+        OSError: Spark did not start, or could not finish what it was given; with the innermost reason.
     """
     try:
-        from py4j.protocol import Py4JJavaError
+        from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ModuleNotFoundError as error:
@@ -38,27 +38,39 @@ def spark(stage: str, master: str, memory_limit: str = "1GB") -> "Iterator[Spark
         ) from error
 
     memory = re.sub("i?B$", "", memory_limit).lower()
-    session = (
-        SparkSession.builder.master(master)
-        .appName(f"lurm {stage}")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.driver.memory", memory)
-        .config("spark.executor.memory", memory)
-        .config("spark.ui.enabled", "false")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
+    broken = (Py4JError, PySparkException, ConnectionError)  # the last where its Java is gone
+    try:
+        session = (
+            SparkSession.builder.master(master)
+            .appName(f"lurm {stage}")
+            .config("spark.sql.session.timeZone", "UTC")
+            .config("spark.driver.memory", memory)
+            .config("spark.executor.memory", memory)
+            .config("spark.ui.enabled", "false")
+            .getOrCreate()
+        )
+        session.sparkContext.setLogLevel("ERROR")
+    except broken as error:
+        raise OSError(
+            f"{stage}: Spark on {master} did not start: {_innermost(error)}; it needs a Java 17, on PATH "
+            "or in JAVA_HOME, and a master that answers"
+        ) from error
     try:
         yield session
-    except (Py4JJavaError, PySparkException) as error:
-        lines = str(error).splitlines()
-        reasons = [line for line in lines if line.startswith("Caused by: ")] or lines
+    except broken as error:
         raise OSError(
-            f"{stage}: Spark on {master} could not finish: {reasons[-1].removeprefix('Caused by: ')}; look "
-            "into the file it names, if it does, and run again"
+            f"{stage}: Spark on {master} could not finish: {_innermost(error)}; look into the file it "
+            "names, if it does, and run again"
         ) from error
     finally:
-        session.stop()
+        with suppress(*broken):
+            session.stop()
+
+
+def _innermost(error: Exception) -> str:
+    """The last reason that Java tells, in a line."""
+    reasons = [line for line in str(error).splitlines() if line.startswith("Caused by: ")]
+    return (reasons or str(error).splitlines() or [repr(error)])[-1].removeprefix("Caused by: ")
 
 
 def on_workers(session: "SparkSession", work: Callable[[T], None], items: Sequence[T]) -> None:

@@ -332,7 +332,9 @@ def _columns(
     return columns
 
 
-def parts(before: pa.Array, ids: pa.Array, size: int, where: Path) -> Iterator[tuple[slice, slice]]:
+def parts(
+    before: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray, size: int, where: Path
+) -> Iterator[tuple[slice, slice]]:
     """Rows of users known before and rows of a table, such as the month's bags, that belong together.
 
     Args:
@@ -345,13 +347,13 @@ def parts(before: pa.Array, ids: pa.Array, size: int, where: Path) -> Iterator[t
         ValueError: ids of another type than before, or a table that is not sorted by user.
     """
     check_ids(before, ids.type, where)
+    before, ids = _in_one(before.cast(ids.type)), _in_one(ids)
     rising = pc.less_equal(ids[:-1], ids[1:])
-    if not pc.all(rising, skip_nulls=False, min_count=0).as_py():
+    if ids.null_count or not pc.all(rising, min_count=0).as_py():
         raise ValueError(
             f"{where}: expected rows sorted by user, and each with one, found others; rerun the stage "
             "that writes it"
         )
-    before = before.cast(ids.type)
     users = pa.concat_arrays([before, ids]).unique()
     bounds = users.take(pc.sort_indices(users))[size::size]
     of_before, of_table = (
@@ -361,7 +363,14 @@ def parts(before: pa.Array, ids: pa.Array, size: int, where: Path) -> Iterator[t
         yield slice(*known), slice(*rows)
 
 
-def check_ids(before: pa.Array, id_type: pa.DataType, where: Path | str) -> None:
+def _in_one(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """All ids in one array, be they more than 2 GiB of text."""
+    if pa.types.is_string(ids.type):
+        ids = ids.cast(pa.large_string())
+    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+
+
+def check_ids(before: pa.Array | pa.ChunkedArray, id_type: pa.DataType, where: Path | str) -> None:
     """Return if ids of that type can go on from the ids of earlier months.
 
     Raises:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from glob import escape
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
+    One process writes a file at a time: what others left behind there is cleared away.
+
     Raises:
         OSError: the disk is full, among other reasons; nothing is left behind.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):  # by a run that was killed
+        left.unlink(missing_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
@@ -182,7 +187,7 @@ def read_taken(path: Path | str, rows: np.ndarray) -> pa.Table:
     return pa.concat_tables(parts).take(np.searchsorted(ascending, rows))
 
 
-def read_runs(path: Path | str, column: str) -> tuple[pa.Array, np.ndarray]:
+def read_runs(path: Path | str, column: str) -> tuple[pa.ChunkedArray, np.ndarray]:
     """Runs of equal values in a column: the value of each, and the rows where they begin and end.
 
     The rows (runs + 1,) are int64. A long run may come as several. Memory follows the runs.
@@ -197,7 +202,7 @@ def read_runs(path: Path | str, column: str) -> tuple[pa.Array, np.ndarray]:
             edges.append(runs.run_ends.to_numpy() + n_rows)
             n_rows += len(batch)
     kind = file.schema_arrow.field(column).type
-    return pa.chunked_array(values, kind).combine_chunks(), np.concatenate(edges)
+    return pa.chunked_array(values, kind), np.concatenate(edges)
 
 
 def row_count(path: Path | str) -> int:

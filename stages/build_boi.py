@@ -6,6 +6,7 @@ Out: one row per user and interest with the count, sorted by user, then interest
 
 import argparse
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,11 +38,10 @@ def bags(
         yield boi_query(connection, args.behaviors, args.item_interests)
         return
     args.boi.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=args.boi.parent,
-        prefix=".spark-",
-        suffix=".tmp",  # which DVC ignores, if it stays
-    ) as folder:
+    prefix, suffix = f".spark-{args.boi.stem}-", ".tmp"  # which DVC ignores, if it stays
+    for left in args.boi.parent.glob(f"{prefix}*{suffix}"):  # by a run that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(suffix, prefix, args.boi.parent) as folder:
         with spark("build_boi", settings.spark_master, settings.memory_limit) as session:
             parts = write_boi_parts(
                 session, args.behaviors, args.item_interests, Path(folder, "parts")

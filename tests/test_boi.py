@@ -86,6 +86,34 @@ def test_the_order_of_behaviors_does_not_change_a_bit_of_shared_counts(tmp_path)
     assert tables[0].equals(tables[1])
 
 
+def test_shared_counts_are_sums_of_whole_millionths_and_so_exact(tmp_path):
+    shares = {item: {0: 1 / (item + 3), 1: 1 - 1 / (item + 3)} for item in range(50)}
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.integers(0, 3, 5000), rng.integers(0, 50, 5000)], axis=1).tolist()
+    write_inputs(tmp_path, rows, shares=shares)
+    millionths = defaultdict(int)
+    for user, item in rows:
+        for interest, share in shares[item].items():
+            millionths[user, interest] += round(float(np.float32(share)) * 1e6)
+    files = tmp_path / "behaviors.parquet", tmp_path / "item_interests.parquet"
+    with database("1GB", files[0]) as connection:
+        before_rounding = boi_query(connection, *files).replace("AS FLOAT", "AS DOUBLE")
+        found = connection.sql(before_rounding).fetchall()
+    assert found == [(*key, total / 1e6) for key, total in sorted(millionths.items())]
+
+
+@pytest.mark.parametrize("shares", [SHARES, {0: {1: 1.0}, 2: {1: 1.0}}], ids=["soft", "hard"])
+@pytest.mark.parametrize("times", [0, 0.5, 0.999, 1.001, 2])
+def test_bags_that_were_lost_or_doubled_are_refused(tmp_path, times, shares):
+    write_inputs(tmp_path, [(user, 2 * (user % 2)) for user in range(1000)], shares=shares)
+    files = tmp_path / "behaviors.parquet", tmp_path / "item_interests.parquet"
+    with (
+        database("1GB", files[0]) as connection,
+        pytest.raises(OSError, match=r"add up to its 1,000 behaviors.*lost or doubled"),
+    ):
+        check_assigned(connection, 1000 * times, *files)
+
+
 def test_one_user_with_a_million_behaviors_is_counted_to_the_last(tmp_path):
     write_inputs(tmp_path, [(7, 0)])
     rows = pa.table(

@@ -86,8 +86,11 @@ def test_columns_may_always_be_null_so_that_files_of_other_rows_join(table, tmp_
     assert pq.read_schema(tmp_path / "b").equals(pq.read_schema(tmp_path / "a"))
 
 
-def test_a_value_that_does_not_fit_is_an_error_of_sorted_rows_too_and_no_null(tmp_path):
-    query = "SELECT CAST(range * 100 AS TINYINT) AS n FROM range(3) ORDER BY n"
+@pytest.mark.parametrize(
+    "query", ["SELECT {} ORDER BY n", "SELECT range AS key, {} GROUP BY range ORDER BY range"]
+)
+def test_a_value_that_does_not_fit_is_an_error_of_sorted_rows_too_and_no_null(query, tmp_path):
+    query = query.format("CAST(sum(range) * 100 AS TINYINT) AS n FROM range(3)")
     with (
         pytest.raises(ValueError, match=r"out of range"),
         database.database("1GB", tmp_path / "a") as connection,

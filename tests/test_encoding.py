@@ -354,10 +354,10 @@ def test_users_in_parts_of_any_size_have_the_same_vectors(users, size):
         before = whole
 
 
-@pytest.mark.parametrize("ids", [[2, 1], [1, None]])
+@pytest.mark.parametrize("ids", [[2, 1], [1, None], [None], [None, None]])
 def test_bags_that_are_not_sorted_by_user_are_not_cut_into_parts(ids):
     with pytest.raises(ValueError, match=r"^boi\.parquet: expected rows sorted by user"):
-        list(parts(pa.array([1, 2]), pa.array(ids), 2, Path("boi.parquet")))
+        list(parts(pa.array([1, 2]), pa.array(ids, pa.int64()), 2, Path("boi.parquet")))
 
 
 # ---- what is refused ---------------------------------------------------------------------------

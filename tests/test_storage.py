@@ -115,8 +115,10 @@ with replacing({str(path)!r}) as temporary:
         assert process.stdout.readline() == b"half way\n"
         process.send_signal(signal.SIGKILL)
     assert read_json(path) == "before"
+    assert len(list(tmp_path.iterdir())) == 2
     write_json("after", path)
     assert read_json(path) == "after"
+    assert list(tmp_path.iterdir()) == [path]  # what was half written is cleared away
 
 
 def test_an_error_while_writing_leaves_nothing_where_nothing_was(tmp_path):

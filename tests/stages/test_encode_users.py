@@ -275,7 +275,6 @@ def test_a_full_disk_on_a_worker_is_told_as_one_here():
         on_workers(session, work, [0])
 
 
-@pytest.mark.slow
 def test_a_cluster_of_two_workers_encodes_to_the_same_bytes(cluster, monkeypatch, tmp_path):
     here = bytes_in_shards(3, monkeypatch)
     assert bytes_in_shards(3, monkeypatch, engine="spark", spark_master=cluster) == here
