@@ -10,8 +10,8 @@ extrapolated from a few items, and its mean cosine is not known without a GPU. N
 :func:`lurm.interests.assignment.nearest`, its preparation included; recall is against the exact search.
 
 CPU seconds of one thread; ``ratio`` is the rival's over LURM's. With ``--device cuda`` LURM searches on a
-GPU and its seconds are those of the clock. The rival's seconds stay those of a CPU; its mean cosine is
-that of its rounds taken to the end on the GPU, :func:`flat_kmeans`.
+GPU, and the rival's 25 rounds are taken there to the end, :func:`flat_kmeans`; seconds are then those of
+the clock.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import numpy as np
 import threadpoolctl
 
 from benchmarks.logs import whole, zipf
-from benchmarks.measure import measure, result_path, slope, table
+from benchmarks.measure import measure, now, result_path, slope, table
 from lurm.interests.assignment import nearest
 from lurm.interests.clustering import cluster
 from lurm.interests.description import spread
@@ -127,10 +127,17 @@ def rival_by_its_search(n_items: int, n_interests: int) -> Callable[[], Any]:
     return work
 
 
-def rival_on_gpu(n_items: int, n_interests: int, device: str) -> Callable[[], Any]:
-    """The mean cosine to the own centre after the rival's rounds, taken on a GPU."""
+def rival_on_gpu(n_items: int, n_interests: int) -> Callable[[], Any]:
+    """Seconds, and mean cosine to the own centre, of the rival's rounds on a GPU."""
     items = item_vectors(n_items, n_interests)[:n_items]
-    return lambda: flat_kmeans(items, n_interests, device)
+
+    def work() -> Any:
+        flat_kmeans(items[:N_TIMED], n_interests // 100, "cuda")  # wakes it
+        start = now("cuda")
+        cosine = flat_kmeans(items, n_interests, "cuda")
+        return now("cuda") - start, cosine
+
+    return work
 
 
 def flat_kmeans(items: np.ndarray, n_interests: int, device: str) -> float:
@@ -183,9 +190,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = measure(lurm, n_items, n_interests, args.device)
         clustered, method, figures, per_second, recall = run.value
         run_rival = rival if n_items <= FULL_UP_TO else rival_by_its_search
-        seconds, cosine = measure(run_rival, n_items, n_interests).value
         if args.device == "cuda":
-            cosine = measure(rival_on_gpu, n_items, n_interests, args.device).value
+            run_rival = rival_on_gpu
+        seconds, cosine = measure(run_rival, n_items, n_interests).value
         rows.append(
             {
                 "items": n_items,
