@@ -4,8 +4,9 @@
     python -m benchmarks.whole --grow 2 ...    # measures anew, at two sizes ten times apart
 
 What another user costs is the difference between the two largest sizes over the users between them, so that
-what every process takes to start is not in it. It is assumed to stay the same beyond, but for the search
-index, whose cells grow with the root of the users. Stages of items and interests do not follow users.
+what every process takes to start is not in it. A month costs what the longest of them did, when all users had
+come in. Costs are assumed to stay the same beyond, but for the search index, whose cells grow with the root
+of the users. Stages of items and interests do not follow users.
 
 Hours are CPU hours over the cores that a stage can use as it is built (``SPREAD``), as if these were all
 busy to the end. docs/at-the-papers-size.md has the tables, and what else they rest on.
@@ -30,7 +31,7 @@ SPREAD = {
 # What holds a part of the users at a time. Their peaks still grew, by ids and by pages of mapped files.
 BOUNDED = {
     *("validate_logs", "build_boi", "build_timelines", "pretrain_smen"),
-    *("encode_users", "train_heads", "apply_heads", "watch_drift"),
+    *("encode_users", "train_heads", "apply_heads", "watch_drift", "cluster_interests"),
 }
 DATA = ("behaviors", "boi", "states", "user_vectors", "index", "predictions", "timelines")
 # How costs grow with users, where not in proportion: an index has as many cells as the root of its users.
@@ -46,12 +47,12 @@ def per_user(small: Mapping[str, float], large: Mapping[str, float], what: str) 
 def cost(found: Mapping[str, Any], stage: str, users: int) -> dict[str, Any]:
     """The row of one stage: CPU seconds of a million users; CPU hours, hours and memory of ``users``.
 
-    A monthly stage's are those of one month, the mean over the months.
+    A monthly stage's are those of one month, the longest.
     """
     small, large = sorted(
         (row for row in found["rows"] if row["stage"] == stage), key=lambda row: row["users"]
     )[-2:]
-    seconds = per_user(small, large, "cpu_seconds") / large["runs"]
+    seconds = per_user(small, large, "cpu_seconds") * large["longest"] / large["seconds"]
     growth = (users / large["users"]) ** (POWER.get(stage, 1) - 1)
     cpu_hours = seconds * users * growth / 3600
     spread = SPREAD.get(stage, "one thread")

@@ -15,6 +15,8 @@ def measured(users, seconds):
             "users": users,
             "runs": runs,
             "cpu_seconds": seconds,
+            "seconds": seconds,
+            "longest": seconds / runs,
             "peak_mb": 500 + users / 1000,
         }
         for name, runs in STAGES.items()
@@ -50,6 +52,13 @@ def test_a_monthly_stage_costs_a_month_and_an_index_more_than_in_proportion(foun
     assert row["cpu_hours"] == pytest.approx(1000 / 3600)
     index = paper_size.cost(found, "index_users", 10**6)
     assert index["cpu_hours"] == pytest.approx(10 * 1000 / 3600)  # a hundred times the users
+
+
+def test_a_month_costs_what_the_longest_did_when_all_users_had_come_in(found):
+    mean = paper_size.cost(found, "encode_users", 10**6)["cpu_hours"]
+    for row in found["rows"]:
+        row["longest"] *= 1.5
+    assert paper_size.cost(found, "encode_users", 10**6)["cpu_hours"] == pytest.approx(1.5 * mean)
 
 
 def test_hours_are_those_on_the_cores_that_a_stage_can_use(found):
