@@ -1,18 +1,16 @@
 """Behaviors to monthly bags: the stage against DuckDB, Polars and pandas run bare on the same query.
 
-    python -m benchmarks.bags                     # one month of 1e6, 1e7 and 1e8 behaviors
-    python -m benchmarks.bags --interests 1e4     # the same among interests that stay
-    python -m benchmarks.bags --spark             # Spark too; needs `make spark` and Java 17
+    python -m benchmarks.bags                 # one month of 1e6, 1e7 and 1e8 behaviors
+    python -m benchmarks.bags --spark         # Spark too; needs `make spark` and Java 17
 
 Every engine reads one month's parquet files, joins, counts, sorts and writes one parquet file, in a process
 of its own on all cores. The stage also checks that no behavior lacks an interest, keeps to the memory limit
 of ``build_boi``, and names its file once it is on the disk; its rivals do none of that. ``ratio`` is
 seconds over those of the fastest rival.
 
-There are a thousandth as many interests as behaviors, 100,000 at most, and ten items for each. With
-``--interests`` they stay, as in one shop with ever more users. Where each item has one interest, a hard
-map, all count behaviors. The second size comes with a soft map too, of two interests an item: the rivals
-add its weights up as floats, in any order.
+It is one shop with ever more users, ten items for each of ``--interests``. Where each item has one
+interest, a hard map, all count behaviors. The second size comes with a soft map too, of two interests an
+item: the rivals add its weights up as floats, in any order.
 
 Of Spark the peak is that of the driver's Python alone.
 
@@ -234,20 +232,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=logs.whole, nargs="+", default=[10**6, 10**7, 10**8])
-    parser.add_argument("--interests", type=logs.whole, help="default: behaviors / 1000")
+    parser.add_argument("--interests", type=logs.whole, default=10**4)
     parser.add_argument("--memory-limit", default="1GB")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--spark", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
     parser.add_argument("--result", type=Path, help="default: reports/benchmarks/bags.json")
     args = parser.parse_args(argv)
-    sizes, repeats = ([1000, 10_000], 1) if args.tiny else (args.sizes, args.repeats)
+    sizes, repeats, n_interests = args.sizes, args.repeats, args.interests
+    if args.tiny:
+        sizes, repeats, n_interests = [1000, 10_000], 1, 100
     rows = []
     for size, soft in [*((size, False) for size in sizes), *((size, True) for size in sizes[1:2])]:
         with tempfile.TemporaryDirectory() as folder:
             fewer_if_long = repeats if size <= 10**7 else min(repeats, 3)
             limits = (args.memory_limit, fewer_if_long, args.spark)
-            n_interests = args.interests or min(100_000, max(10, size // 1000))
             of_size = compare(size, n_interests, Path(folder), *limits, soft)
         print(table(of_size), flush=True)
         rows += of_size

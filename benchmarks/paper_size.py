@@ -4,9 +4,9 @@
     python -m benchmarks.whole --grow 2 ...    # measures anew, at two sizes ten times apart
 
 What another user costs is the difference between the two largest sizes over the users between them, so that
-what every process takes to start is not in it. A month costs what the longest of them did, when all users had
-come in. Costs are assumed to stay the same beyond, but for the search index, whose cells grow with the root
-of the users. Stages of items and interests do not follow users.
+what every process takes to start is not in it. A month costs what the longest of them did, when all users
+had come in. Costs are assumed to stay the same beyond, but for the search index, whose cells grow with the
+root of the users. Stages of items and interests do not follow users.
 
 Hours are CPU hours over the cores that a stage can use as it is built (``SPREAD``), as if these were all
 busy to the end. docs/at-the-papers-size.md has the tables, and what else they rest on.
