@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
-.PHONY: help setup land repro ta-feng airflow airflow-stop demo-history demo-month spark test test-runs \
+.PHONY: help setup land repro ta-feng airflow airflow-stop demo-history demo-month extras test test-runs \
   test-slow check scorecard scorecard-quick coles-environment ablations benchmarks lock image-locks \
   coles-lock images clean
 
@@ -62,8 +62,9 @@ demo-history: var/deliveries/users.parquet ## deliver half a year to it, and tra
 demo-month: var/deliveries/users.parquet ## deliver MONTH to it, and tell it so
 	lurm airflow deliver $(MONTH) --from var/deliveries
 
-spark: setup ## Spark, an engine of some stages, and for the tests with it (needs Java 17)
+extras: setup ## Spark (needs Java 17), and Triton's interpreter of GPU kernels; tests are skipped without
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock --editable '.[spark]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(shell grep ^triton docker/models-gpu.lock)
 
 test: setup ## the test suite, in minutes
 	pytest -n 2 -m "not slow"

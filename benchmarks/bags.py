@@ -1,7 +1,7 @@
 """Behaviors to monthly bags: the stage against DuckDB, Polars and pandas run bare on the same query.
 
     python -m benchmarks.bags                 # one month of 1e6, 1e7 and 1e8 behaviors
-    python -m benchmarks.bags --spark         # Spark too; needs `make spark` and Java 17
+    python -m benchmarks.bags --spark         # Spark too; needs `make extras` and Java 17
 
 Every engine reads one month's parquet files, joins, counts, sorts and writes one parquet file, in a process
 of its own on all cores. The stage also checks that no behavior lacks an interest, keeps to the memory limit
