@@ -5,13 +5,14 @@ full disk or a killed process leaves the old file or none. Same content gives th
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from glob import escape
 from itertools import accumulate, pairwise
@@ -32,19 +33,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    One process writes a file at a time: what others left behind there is cleared away.
+    What writers of ``path`` that were killed left behind is cleared away: nobody holds its lock.
 
     Raises:
         OSError: the disk is full, among other reasons; nothing is left behind.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):  # by a run that was killed
-        left.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}.????????.tmp"):
+        with suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
     temporary = Path(name)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -56,6 +59,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
             raise OSError(f"{path}: not finished: {reason}; make room and run again") from error
         raise
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
 
 

@@ -121,6 +121,16 @@ with replacing({str(path)!r}) as temporary:
     assert list(tmp_path.iterdir()) == [path]  # what was half written is cleared away
 
 
+def test_who_writes_the_same_file_meanwhile_is_left_alone(tmp_path):
+    path = tmp_path / "value.json"
+    with replacing(path) as first:
+        first.write_text('"first"')
+        write_json("second", path)
+        assert read_json(path) == "second"
+    assert read_json(path) == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_an_error_while_writing_leaves_nothing_where_nothing_was(tmp_path):
     with pytest.raises(RuntimeError), replacing(tmp_path / "out.txt") as temporary:  # noqa: PT012
         temporary.write_text("half")
