@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ByteSize, TypeAdapter
 
 from lurm.tables import TIMESTAMP
 
@@ -20,6 +21,7 @@ ROWS_PER_CORE = 122_880
 # What DuckDB asks for at least for each thread (duckdb.org/docs/stable/guides/performance/environment);
 # with more threads than that it exceeds its limit, and stalls.
 MEMORY_PER_THREAD = 125_000_000
+_BYTES = TypeAdapter(ByteSize)
 _UNFIT = (duckdb.InvalidInputException, duckdb.ConversionException)
 _TAKEN = ("row", "reason", "file_row_number")
 
@@ -53,9 +55,11 @@ def n_threads(memory_limit: str) -> int:
 
     >>> n_threads("1GB"), n_threads("800MB"), n_threads("50MB")
     (8, 6, 1)
+
+    Raises:
+        ValueError: what is no number of bytes.
     """
-    n_bytes = int(memory_limit[:-2]) * {"MB": 10**6, "GB": 10**9}[memory_limit[-2:]]
-    return max(1, n_bytes // MEMORY_PER_THREAD)
+    return max(1, _BYTES.validate_python(memory_limit) // MEMORY_PER_THREAD)
 
 
 @contextmanager
