@@ -1,5 +1,6 @@
 """What DuckDB writes: the same bytes however the rows came."""
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,3 +97,21 @@ def test_a_value_that_does_not_fit_is_an_error_of_sorted_rows_too_and_no_null(qu
         database.database("1GB", tmp_path / "a") as connection,
     ):
         database.write_sorted(connection, query, tmp_path / "a")
+
+
+def test_a_thread_is_taken_for_so_much_memory_and_one_at_least(tmp_path):
+    for limit in ("50MB", "130MB"):
+        with database.database(limit, tmp_path / "a") as connection:
+            assert database.one(connection, "SELECT current_setting('threads')") == (1,)
+
+
+@pytest.mark.parametrize(
+    ("told", "advice"),
+    [
+        ("failed to offload data block\n\nPossible solutions: ...", "TMPDIR"),
+        ("failed to pin block\n\nPossible solutions: ...", "raise the memory_limit"),
+    ],
+)
+def test_too_little_memory_and_too_little_disk_are_told_apart_in_one_line(told, advice, tmp_path):
+    with pytest.raises(OSError, match=rf"^[^\n]*{advice}[^\n]*$"), database.naming(tmp_path / "a"):
+        raise duckdb.OutOfMemoryException(told)
