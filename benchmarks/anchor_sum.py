@@ -32,6 +32,8 @@ from torch.nn import functional
 from benchmarks.logs import whole, zipf
 from benchmarks.measure import measure, now, result_path, slope, table
 from lurm.anchor_sum import anchor_sum
+from lurm.console import run_stage
+from lurm.distributed import check_device
 from lurm.lazy_adam import LazyAdam
 from lurm.pretraining import pretrain
 from lurm.smen import MultiAnchor, SmenSettings
@@ -309,6 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--result", type=Path, help="default: reports/benchmarks/anchor_sum[_cuda].json"
     )
     args = parser.parse_args(argv)
+    check_device(args.device)
     cuda = args.device == "cuda"
     n_bags, sizes, repeats = args.bags or (100_000 if cuda else 3000), args.interests, args.repeats
     n_batches, copied, mets = 20 if cuda else 4, 2**30 if cuda else 2**26, [MET]
@@ -382,9 +385,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"slope of LURM's step in the interests: {slopes}")
     name = torch.cuda.get_device_name() if cuda else "CPU, one thread"
     record = {"device": name, "copy_gb_per_second": copy / 1e9, "rows": rows, "slope": slopes}
-    default = result_path(f"anchor_sum{'_cuda' if cuda else ''}", args.tiny)
-    write_json(record, args.result or default)
+    write_json(record, result_path(f"anchor_sum{'_cuda' if cuda else ''}", parser, args))
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

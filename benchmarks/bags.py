@@ -30,11 +30,14 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from benchmarks import logs
 from benchmarks.measure import Measured, measure, result_path, slope, table, warm_memory
 from lurm.boi import boi_query, check_assigned, counted
+from lurm.console import run_stage
 from lurm.database import database, literal, write_sorted
+from lurm.params import Memory
 from lurm.storage import file_hash, replacing, write_json, write_parquet
 
 BYTES_PANDAS = 150  # a behavior takes about as many in pandas' joins
@@ -228,12 +231,17 @@ def compare(
     ]
 
 
+def memory(text: str) -> str:
+    """A limit as params.yaml takes it."""
+    return str(TypeAdapter(Memory).validate_python(text))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=logs.whole, nargs="+", default=[10**6, 10**7, 10**8])
     parser.add_argument("--interests", type=logs.whole, default=10**4)
-    parser.add_argument("--memory-limit", default="1GB")
+    parser.add_argument("--memory-limit", type=memory, default="1GB")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--spark", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="seconds, to see that it runs")
@@ -262,9 +270,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{more}: {last['seconds'] * tenfold:,.1f} s by the last slope")
     write_json(
         {"memory_limit": args.memory_limit, "rows": rows, "slope": slopes},
-        args.result or result_path("bags", args.tiny),
+        result_path("bags", parser, args),
     )
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -25,6 +25,8 @@ import torch
 
 from benchmarks import logs
 from benchmarks.measure import free_memory, measure, now, result_path, slope, table, warm_memory
+from lurm.console import run_stage
+from lurm.distributed import check_device
 from lurm.months import month_name, month_number
 from lurm.pretraining import view_periods
 from lurm.shards import Month, divide, encode_shard, finish
@@ -38,7 +40,8 @@ N_INTERESTS, M, H, PUBLISHED = 10_000, 10, 128, 64
 PER_MONTH = 20  # behaviors of a user
 TIMED = 12  # the last months
 CHUNKS = {"cpu": 64, "cuda": 256}  # lives encoded at once; fewer or more take longer
-TOUCHED = 0.7  # of the free memory, before a clock starts; see warm_memory
+# Of the free memory, before a clock starts, and bytes for each user at most; see warm_memory.
+TOUCHED, TOUCHED_PER_USER = 0.7, 1_000_000
 
 
 def monthly_bags(n_users: int, n_months: int, newcomers: float) -> Iterator[tuple[int, pa.Table]]:
@@ -74,10 +77,13 @@ def encode(
 ) -> Callable[[], Any]:
     """Seconds of months, of a quiet month and of whole lives; how far apart vectors are; bytes of files.
 
-    ``touched`` is the share of free memory that is touched before a clock starts.
+    ``touched`` is the share of free memory that is touched before a clock starts, at most.
     """
     torch.set_num_threads(1)
     smen = random_smen()
+
+    def warm() -> None:
+        warm_memory(min(touched * free_memory(), n_users * TOUCHED_PER_USER))
 
     def encode_month(folder: Path, month: int, previous: str, boi: pa.Table) -> float:
         name = month_name(month)
@@ -100,7 +106,7 @@ def encode(
     def encode_lives(folder: Path) -> tuple[float, float]:
         smen.to(device)
         schema = user_vectors_schema(PUBLISHED, pa.int64())
-        warm_memory(touched * free_memory())
+        warm()
         start = now(device)
         months = sorted((folder / "boi").iterdir())[:n_months]
         lives = build_timelines({month_number(path.stem): read_parquet(path) for path in months})
@@ -136,7 +142,7 @@ def encode(
             previous = "start"
             for month, boi in monthly_bags(n_users, n_months, newcomers):
                 if len(months) >= n_months - TIMED:
-                    warm_memory(touched * free_memory())
+                    warm()
                 months.append(encode_month(folder, month, previous, boi))
                 previous = month_name(month)
             last = folder / f"vectors/{previous}.parquet"
@@ -187,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--result", type=Path, help="default: reports/benchmarks/encoding[_cuda].json"
     )
     args = parser.parse_args(argv)
+    check_device(args.device)
     n_users, n_months = (400, 13) if args.tiny else (args.users, args.months)
     touched = 0 if args.tiny else TOUCHED
 
@@ -210,8 +217,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     slopes = slope([row["users"] for row in grown], [row["month_seconds"] for row in grown])
     print(f"slope of a month in the users: {slopes}")
     name = "encoding" if args.device == "cpu" else "encoding_cuda"
-    write_json({"rows": rows, "slope": slopes}, args.result or result_path(name, args.tiny))
+    write_json({"rows": rows, "slope": slopes}, result_path(name, parser, args))
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -27,6 +27,8 @@ import threadpoolctl
 
 from benchmarks.logs import whole, zipf
 from benchmarks.measure import measure, now, result_path, slope, table
+from lurm.console import run_stage
+from lurm.distributed import check_device
 from lurm.interests.assignment import nearest
 from lurm.interests.clustering import cluster
 from lurm.interests.description import spread
@@ -182,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--result", type=Path, help="default: reports/benchmarks/interests[_cuda].json"
     )
     args = parser.parse_args(argv)
+    check_device(args.device)
     sizes = list(zip(args.items, args.interests, strict=True))
     if args.tiny:
         sizes = [(400, 20), (1000, 40)]
@@ -214,8 +217,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     slopes = slope([row["items"] for row in rows], [row["seconds"] for row in rows])
     print(f"slope of clustering in the items, into a tenth as many interests: {slopes}")
     name = f"interests{'_cuda' if args.device == 'cuda' else ''}"
-    write_json({"rows": rows, "slope": slopes}, args.result or result_path(name, args.tiny))
+    write_json({"rows": rows, "slope": slopes}, result_path(name, parser, args))
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

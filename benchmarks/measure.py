@@ -1,5 +1,6 @@
 """Seconds and peak memory of a piece of work in a process of its own, and the slope as it grows."""
 
+import argparse
 import importlib
 import math
 import multiprocessing
@@ -95,9 +96,19 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def result_path(name: str, tiny: bool) -> Path:
-    """Where a benchmark leaves its figures; a tiny run's lie apart, so that it overwrites no real ones."""
-    return Path("reports/benchmarks", "tiny" if tiny else "", f"{name}.json")
+def result_path(name: str, parser: argparse.ArgumentParser, args: argparse.Namespace) -> Path:
+    """Where a benchmark leaves its figures: ``--result``, or the record in git if all else is by default.
+
+    Those of another size lie apart, so that they overwrite no record.
+    """
+    if args.result is not None:
+        return Path(args.result)
+    usual = all(
+        value == parser.get_default(option)
+        for option, value in vars(args).items()
+        if option not in ("device", "folder")
+    )
+    return Path("reports/benchmarks", "" if usual else "other", f"{name}.json")
 
 
 def slope(sizes: Sequence[float], seconds: Sequence[float]) -> list[float]:
@@ -109,6 +120,7 @@ def slope(sizes: Sequence[float], seconds: Sequence[float]) -> list[float]:
     return [
         round(math.log(seconds[i + 1] / seconds[i]) / math.log(sizes[i + 1] / sizes[i]), 3)
         for i in range(len(sizes) - 1)
+        if sizes[i] != sizes[i + 1]
     ]
 
 

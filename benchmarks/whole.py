@@ -1,7 +1,7 @@
 """The whole pipeline on generated logs of any size: seconds and peak memory of every stage.
 
-    python -m benchmarks.whole --behaviors 1e7 --users 1e5 --months 24 --folder runs/whole
-    python -m benchmarks.whole --grow 3 ...    that size, and before it a hundredth and a tenth of it
+    python -m benchmarks.whole    a million users, before them a hundredth and a tenth; 48 minutes
+    python -m benchmarks.whole --grow 1 --behaviors 1e7 --users 1e5 --months 24    that size alone
 
 Logs are those of :mod:`benchmarks.logs`, with a catalog of five texts for each of their interests. The
 workspace is a clone of this project with its settings, but for names, months, D and what ``SETTINGS`` says;
@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import yaml
 
 from benchmarks.logs import FIRST, World, whole, write_logs
-from benchmarks.measure import slope, table
+from benchmarks.measure import result_path, slope, table
 from benchmarks.stages import measure_all
 from lurm.console import run_stage
 from lurm.months import month_name, month_number
@@ -147,17 +147,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in {
-        "behaviors": 1e7,
-        "users": 1e5,
+        "behaviors": 1e8,
+        "users": 1e6,
         "months": 24,
         "items": 1e5,
         "interests": 1e4,
     }.items():
         parser.add_argument(f"--{name}", type=whole, default=int(default))
-    parser.add_argument("--grow", type=int, default=1, help="sizes, each ten times the one before")
+    parser.add_argument("--grow", type=int, default=3, help="sizes, each ten times the one before")
     parser.add_argument("--folder", type=Path, default=Path("runs/whole"))
-    parser.add_argument("--result", type=Path, default=Path("reports/benchmarks/whole.json"))
+    parser.add_argument("--result", type=Path, help="default: reports/benchmarks/whole.json")
     args = parser.parse_args(argv)
+    if args.months < 3 or args.interests < 4 or args.grow < 1:
+        raise ValueError(
+            "benchmarks.whole: expected three months or more, four interests or more and a --grow of 1 or "
+            f"more, got {args.months}, {args.interests} and {args.grow}"
+        )
+    result = result_path("whole", parser, args)
     if args.folder.exists():
         raise ValueError(
             f"--folder: expected one that is not there yet, found {args.folder}; remove it or name another"
@@ -172,14 +178,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         of_size, bytes_of_size = run(world, args.interests // 2, args.folder.resolve())
         rows += of_size
         stored.append({"users": world.n_users, **bytes_of_size})
-        write_json({"rows": rows, "bytes": stored}, args.result)
+        write_json({"rows": rows, "bytes": stored}, result)
     names = dict.fromkeys(row["stage"] for row in rows)
     by_stage = {name: [row for row in rows if row["stage"] == name] for name in names}
     slopes = {
         name: slope([row["users"] for row in found], [row["cpu_seconds"] for row in found])
         for name, found in by_stage.items()
     }
-    write_json({"rows": rows, "bytes": stored, "slopes": slopes}, args.result)
+    write_json({"rows": rows, "bytes": stored, "slopes": slopes}, result)
     print(table(rows))
     if args.grow > 1:
         print(

@@ -1,6 +1,7 @@
 """What a person at the terminal sees of a stage: log lines, progress, and errors in one line."""
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -16,8 +17,10 @@ log = logging.getLogger(__name__)
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage's ``main``; what a user can cause ends in one message and exit status 1.
 
-    So does what the machine could not do, with :data:`MACHINE`: there, trying again may help.
+    So does what the machine could not do, with :data:`MACHINE`: there, trying again may help. SIGTERM, by
+    which Airflow and Kubernetes end what they run, lets it clean up.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()

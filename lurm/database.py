@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ByteSize, TypeAdapter
 
+from lurm.storage import scratch
 from lurm.tables import TIMESTAMP
 
 # Rows of a row group, which are held in memory while a file is written.
@@ -38,9 +39,9 @@ def database(memory_limit: str, reading: Path) -> Iterator[duckdb.DuckDBPyConnec
         ValueError: a file holds what its type cannot (damaged pages, numbers beyond 64 bits).
     """
     with (
-        tempfile.TemporaryDirectory() as spill,
+        scratch(Path(tempfile.gettempdir()), "lurm-spill-") as spill,
         duckdb.connect(
-            config={"memory_limit": memory_limit, "temp_directory": spill}
+            config={"memory_limit": memory_limit, "temp_directory": str(spill)}
         ) as connection,
     ):
         connection.execute("SET TimeZone = 'UTC'")

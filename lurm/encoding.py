@@ -95,8 +95,8 @@ def encode_month(
     (:data:`lurm.tables.BOI`), ``month`` is its number. The work is done where ``smen`` is.
 
     Raises:
-        ValueError: the states already hold the month; an interest the model does not know; a count that is
-            not above zero; ids of another type than before.
+        ValueError: the states already hold the month; an interest the model does not know, or twice of a
+            user; a count that is not above zero; ids of another type than before.
     """
     settings = smen.settings
     if states.last_month.max(initial=NEVER) >= month:
@@ -153,6 +153,11 @@ def _join(
         (counts, (row, interests)),
         shape=(len(users), settings.n_interests),
     )
+    if bags.nnz != len(counts):
+        raise ValueError(
+            "encode_users: expected each interest of a user once in the bags of a month, found "
+            f"{len(counts) - bags.nnz:,} again; rerun build_boi"
+        )
     if len(users) == len(states.users):
         return states, bags
     old = pc.index_in(states.users.cast(ids.type), users).to_numpy(zero_copy_only=False)

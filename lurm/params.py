@@ -36,7 +36,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
-Memory = Annotated[str, Field(pattern=r"^\d+(MB|GB)$")]
+Memory = Annotated[str, Field(pattern=r"^[1-9]\d{0,5}(MB|GB)$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 START = "start"
 

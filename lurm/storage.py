@@ -47,7 +47,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -61,6 +61,34 @@ def replacing(path: Path | str) -> Iterator[Path]:
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """A folder in ``parent`` that is gone after the block; such folders of processes that were killed, too.
+
+    Its name begins as ``prefix`` says and ends in .tmp, which DVC ignores.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{escape(prefix)}*.tmp"):
+        handle = os.open(left, os.O_RDONLY)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+        os.close(handle)
+    with tempfile.TemporaryDirectory(".tmp", prefix, parent) as name:
+        handle = os.open(name, os.O_RDONLY)
+        try:
+            _lock(handle)
+            yield Path(name)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Whose it is lives, as long as this is held; some file systems have no such locks."""
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 @contextmanager

@@ -315,12 +315,20 @@ def load_shard(folder: Path, *, with_users: bool = True) -> Timelines:
 
 
 def _allow_files(n_files: int) -> None:
-    """Let this process open so many files beside the 256 that others may take, if the system does."""
+    """Let this process open so many files beside the 256 that others may take.
+
+    Raises:
+        ValueError: the system does not.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = n_files + 256
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise ValueError(
+            f"timelines: expected to be allowed {wanted:,} open files, the hard limit is {hard:,}; raise "
+            "it (`ulimit -Hn`, or `--ulimit nofile` of a container)"
+        )
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _ids(shard: Path) -> pa.Array:

@@ -6,8 +6,6 @@ Out: one row per user and interest with the count, sorted by user, then interest
 
 import argparse
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from lurm.console import run_stage
 from lurm.database import database, literal, write_sorted
 from lurm.params import BuildBoi, load_params
 from lurm.spark import spark
-from lurm.storage import replacing, row_count
+from lurm.storage import replacing, row_count, scratch
 
 log = logging.getLogger("build_boi")
 
@@ -37,15 +35,9 @@ def bags(
     if settings.engine == "duckdb":
         yield boi_query(connection, args.behaviors, args.item_interests)
         return
-    args.boi.parent.mkdir(parents=True, exist_ok=True)
-    prefix, suffix = f".spark-{args.boi.stem}-", ".tmp"  # which DVC ignores, if it stays
-    for left in args.boi.parent.glob(f"{prefix}*{suffix}"):  # by a run that was killed
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(suffix, prefix, args.boi.parent) as folder:
+    with scratch(args.boi.parent, f".spark-{args.boi.stem}-") as folder:
         with spark("build_boi", settings.spark_master, settings.memory_limit) as session:
-            parts = write_boi_parts(
-                session, args.behaviors, args.item_interests, Path(folder, "parts")
-            )
+            parts = write_boi_parts(session, args.behaviors, args.item_interests, folder / "parts")
         files = ", ".join(literal(part) for part in parts)
         # Spark knows no unsigned ids, and makes others of them.
         kind = connection.sql(f"FROM {literal(args.behaviors)}").select("user_id").types[0]

@@ -69,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.items} and {args.training}/catalog.parquet hold different items; "
             "rerun embed_items"
         )
+    if vectors.ndim != 2 or len(vectors) != len(items) or vectors.dtype != np.float32:
+        raise ValueError(
+            f"{args.vectors}: expected a row of float32 for each of {len(items):,} items, found "
+            f"{vectors.dtype} of shape {vectors.shape}; rerun embed_items"
+        )
 
     started = time.perf_counter()
     sample = sample_items(len(items), settings.sample_size, settings.seed)

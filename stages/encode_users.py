@@ -12,8 +12,6 @@ train again when a month is corrected. Shards of users are encoded here, or on S
 
 import argparse
 import logging
-import shutil
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +24,7 @@ from lurm.shards import Month, divide, encode_shard, finish
 from lurm.smen import load_smen
 from lurm.spark import on_workers, spark
 from lurm.states import SHARD, check_month, last_month_before
-from lurm.storage import filling, read_json, read_schema, row_count, write_json
+from lurm.storage import filling, read_json, read_schema, row_count, scratch, write_json
 from lurm.tables import BOI, USER_VECTORS, check_columns
 
 log = logging.getLogger("encode_users")
@@ -69,18 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"states in {args.states}, got {args.previous}; name those, or remove the states of a month "
             "that is no longer there"
         )
-    args.vectors.parent.mkdir(parents=True, exist_ok=True)
-    prefix, suffix = f".shards-{args.month}-", ".tmp"  # which DVC ignores, if it stays
-    for left in args.vectors.parent.glob(f"{prefix}*{suffix}"):  # by a run that was killed
-        shutil.rmtree(left)
     with (
         filling(args.state),
-        tempfile.TemporaryDirectory(suffix, prefix, args.vectors.parent) as scratch,
+        scratch(args.vectors.parent, f".shards-{args.month}-") as waiting,
     ):
         month = Month(
             args.month,
             *(args.boi, args.previous, args.states, args.smen, args.confidence, args.state),
-            *(Path(scratch), args.device),
+            *(waiting, args.device),
         )
         shards = divide(month, SHARD)
         work = partial(encode_shard, month)

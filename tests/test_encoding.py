@@ -387,6 +387,13 @@ def test_a_count_that_is_not_above_zero_is_refused(count):
         list(encode_months(make(), {1: {FIRST: {0: count}}}, [FIRST]))
 
 
+def test_an_interest_that_a_user_has_twice_in_a_month_is_refused():
+    boi = reference.boi_table({1: {FIRST: {0: 1.0, 2: 3.0}}}, FIRST)
+    smen, twice = make(), pa.concat_tables([boi, boi[1:]])
+    with pytest.raises(ValueError, match=r"each interest of a user once .* found 1 again"):
+        encode_month(smen, no_users(smen.settings, pa.int64()), twice, FIRST)
+
+
 @pytest.mark.parametrize("month", [FIRST, FIRST - 1])
 def test_a_month_that_does_not_come_after_the_states_is_refused(month):
     smen, lives = make(), {1: {FIRST: {0: 1.0}}}

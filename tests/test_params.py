@@ -71,6 +71,8 @@ def test_the_projects_own_settings_are_valid_and_frozen():
         ("embed_items.steps", True, "valid integer (got True)"),
         ("embed_items.text_columns", "name", "valid tuple (got 'name')"),
         ("build_boi.memory_limit", "1 gig", "match pattern"),
+        ("build_boi.memory_limit", "0GB", "match pattern"),
+        ("build_boi.memory_limit", "99999999999GB", "match pattern"),
         ("pretrain_smen.gate", "both", "'per_scale' or 'complement' (got 'both')"),
         ("pretrain_smen.empty_periods", "keep", "'skip' or 'zeros' (got 'keep')"),
         ("pretrain_smen.aggregation", None, "'gru' or 'mean' (got None)"),

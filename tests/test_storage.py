@@ -31,6 +31,7 @@ from lurm.storage import (
     read_tensors,
     replacing,
     row_groups,
+    scratch,
     write_array,
     write_csv,
     write_json,
@@ -129,6 +130,28 @@ def test_who_writes_the_same_file_meanwhile_is_left_alone(tmp_path):
         assert read_json(path) == "second"
     assert read_json(path) == "first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_of_killed_processes_are_cleared_away_and_those_of_living_ones_left_alone(tmp_path):
+    script = f"""
+import sys, time
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from lurm.storage import scratch
+with scratch(Path({str(tmp_path)!r}), "spill-") as folder:
+    (folder / "part").write_text("half")
+    print("half way", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"half way\n"
+        with scratch(tmp_path, "spill-"), scratch(tmp_path, "other-"):
+            assert len(list(tmp_path.iterdir())) == 3
+        process.send_signal(signal.SIGKILL)
+    assert len(list(tmp_path.iterdir())) == 1
+    with scratch(tmp_path, "spill-") as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_while_writing_leaves_nothing_where_nothing_was(tmp_path):

@@ -164,6 +164,15 @@ def test_more_shards_than_a_process_may_open_files_for_are_read(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_more_shards_than_the_system_lets_anybody_open_are_refused_at_the_start(
+    tmp_path, monkeypatch
+):
+    write_timelines(in_batches(rows_of({1: {FIRST: {0: 1.0}}}), 80), tmp_path, 1)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (200, 250))
+    with pytest.raises(ValueError, match=r"allowed 261 open files, the hard limit is 250.*ulimit"):
+        ShardedTimelines(tmp_path)
+
+
 def rows_of(lives):
     """The lives as sorted rows of user, month, interest and count."""
     tables = [

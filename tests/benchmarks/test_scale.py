@@ -1,12 +1,15 @@
 """Every benchmark of speed and scale runs at a tiny size, so that none can rot."""
 
+import argparse
 import importlib
+from pathlib import Path
 
 import faiss
 import pytest
 
 from benchmarks import bags
 from benchmarks.interests import ROUNDS, H, flat_kmeans, item_vectors
+from benchmarks.measure import result_path
 from lurm.storage import read_json
 
 BENCHMARKS = ["anchor_sum", "bags", "encoding", "interests"]
@@ -21,6 +24,26 @@ def test_the_benchmark_runs_and_leaves_its_figures(name, tmp_path, capsys):
     seconds = "month_seconds" if name == "encoding" else "seconds"
     assert all(row[seconds] > 0 and row["peak_mb"] > 0 for row in rows)
     assert len(capsys.readouterr().out.splitlines()) > len(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ([], "reports/benchmarks"),
+        (["--device=cuda", "--size=5"], "reports/benchmarks"),
+        (["--size=6"], "reports/benchmarks/other"),
+        (["--tiny"], "reports/benchmarks/other"),
+        (["--size=6", "--result=mine/it.json"], "mine"),
+    ],
+)
+def test_a_run_of_another_size_overwrites_no_record(options, folder):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--result", type=Path)
+    path = result_path("it", parser, parser.parse_args(options))
+    assert path == Path(folder, "it.json")
 
 
 @pytest.mark.usefixtures("java")

@@ -109,6 +109,13 @@ def test_items_of_another_run_are_refused():
         main(ARGS)
 
 
+@pytest.mark.parametrize("damage", [lambda v: v[:-1], lambda v: v.ravel(), lambda v: v.astype(int)])
+def test_vectors_that_are_not_one_of_float32_for_each_item_are_refused(damage):
+    write_array(damage(np.load("vectors.npy")), "vectors.npy")
+    with pytest.raises(ValueError, match=r"expected a row of float32 for each of"):
+        main(ARGS)
+
+
 def test_more_interests_than_distinct_vectors_writes_nothing():
     write_params(n_interests=500)
     with pytest.raises(ValueError, match="200 distinct vectors"):
