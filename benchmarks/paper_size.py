@@ -1,7 +1,7 @@
 """What a training and a month cost at the paper's size, by what a user costs on generated logs.
 
     python -m benchmarks.paper_size            # extrapolates what is in git to 214 million users
-    python -m benchmarks.whole --grow 2 ...    # measures anew, at two sizes ten times apart
+    python -m benchmarks.whole                 # measures anew, at three sizes ten times apart
 
 What another user costs is the difference between the two largest sizes over the users between them, so that
 what every process takes to start is not in it. A month costs what the longest of them did, when all users
@@ -103,12 +103,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.measured.exists():
         raise FileNotFoundError(
             f"{args.measured}: expected the figures of two sizes, found none; run "
-            "`python -m benchmarks.whole --grow 2`, an hour or more"
+            "`python -m benchmarks.whole`, an hour or more"
         )
     found = read_json(args.measured)
     if len({row["users"] for row in found["rows"]}) < 2:
         raise ValueError(
-            f"{args.measured}: expected two sizes or more, found one; run benchmarks.whole with --grow 2"
+            f"{args.measured}: expected two sizes or more, found one; run benchmarks.whole with --grow 2 or more"
         )
     rows = costs(found, args.users)
     print(table([*rows, together(rows, "a month"), together(rows, "a training")]))

@@ -1,6 +1,7 @@
 """What a person at the terminal sees of a stage: log lines, progress, and errors in one line."""
 
 import logging
+import os
 import signal
 import sys
 import time
@@ -20,7 +21,10 @@ def run_stage(main: Callable[[], None]) -> None:
     So does what the machine could not do, with :data:`MACHINE`: there, trying again may help. SIGTERM, by
     which Airflow and Kubernetes end what they run, lets it clean up.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if (
+        "TORCHELASTIC_RUN_ID" not in os.environ
+    ):  # its workers may wait for each other where no handler runs
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main()
