@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = read_json(args.measured)
     if len({row["users"] for row in found["rows"]}) < 2:
         raise ValueError(
-            f"{args.measured}: expected two sizes or more, found one; run benchmarks.whole with --grow 2 or more"
+            f"{args.measured}: expected two sizes or more, found one; run benchmarks.whole with --grow 2"
         )
     rows = costs(found, args.users)
     print(table([*rows, together(rows, "a month"), together(rows, "a training")]))
