@@ -12,7 +12,14 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_stage_runs_on_generated_logs_and_leaves_its_figures(tmp_path, capsys):
-    size = ["--behaviors=2e4", "--users=200", "--months=3", "--items=400", "--interests=40"]
+    size = [
+        "--grow=1",
+        "--behaviors=2e4",
+        "--users=200",
+        "--months=3",
+        "--items=400",
+        "--interests=40",
+    ]
     result = tmp_path / "whole.json"
     whole.main([*size, f"--folder={tmp_path / 'whole'}", f"--result={result}"])
     told = read_json(result)
