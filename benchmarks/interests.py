@@ -134,7 +134,7 @@ def rival_on_gpu(n_items: int, n_interests: int) -> Callable[[], Any]:
     items = item_vectors(n_items, n_interests)[:n_items]
 
     def work() -> Any:
-        flat_kmeans(items[:N_TIMED], n_interests // 100, "cuda")  # wakes it
+        flat_kmeans(items[:N_TIMED], max(1, n_interests // 100), "cuda")  # wakes it
         start = now("cuda")
         cosine = flat_kmeans(items, n_interests, "cuda")
         return now("cuda") - start, cosine

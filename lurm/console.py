@@ -21,9 +21,8 @@ def run_stage(main: Callable[[], None]) -> None:
     So does what the machine could not do, with :data:`MACHINE`: there, trying again may help. SIGTERM, by
     which Airflow and Kubernetes end what they run, lets it clean up.
     """
-    if (
-        "TORCHELASTIC_RUN_ID" not in os.environ
-    ):  # its workers may wait for each other where no handler runs
+    # torchrun ends its workers itself: they may wait for each other where no handler runs.
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:

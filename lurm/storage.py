@@ -71,11 +71,13 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{escape(prefix)}*.tmp"):
-        handle = os.open(left, os.O_RDONLY)
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left)
-        os.close(handle)
+        with suppress(OSError):  # gone meanwhile, of another user, or held by who is alive
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+            finally:
+                os.close(handle)
     with tempfile.TemporaryDirectory(".tmp", prefix, parent) as name:
         handle = os.open(name, os.O_RDONLY)
         try:

@@ -154,6 +154,12 @@ with scratch(Path({str(tmp_path)!r}), "spill-") as folder:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_another_process_clears_at_the_same_time_is_no_error(tmp_path):
+    (tmp_path / "spill-gone.tmp").symlink_to("nowhere")  # listed, but not there when it is opened
+    with scratch(tmp_path, "spill-") as folder:
+        assert folder.exists()
+
+
 def test_an_error_while_writing_leaves_nothing_where_nothing_was(tmp_path):
     with pytest.raises(RuntimeError), replacing(tmp_path / "out.txt") as temporary:  # noqa: PT012
         temporary.write_text("half")
