@@ -44,10 +44,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    handle, made = tempfile.mkstemp(_UNLOCKED, f".{path.name}.", path.parent)
+    temporary = Path(made)
     try:
-        _lock(handle)
+        temporary = _lock(temporary, handle)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -59,8 +59,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
             raise OSError(f"{path}: not finished: {reason}; make room and run again") from error
         raise
     finally:
-        os.close(handle)
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     Its name begins as ``prefix`` says and ends in .tmp, which DVC ignores.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for left in parent.glob(f"{escape(prefix)}*.tmp"):
+    for left in parent.glob(f"{escape(prefix)}????????.tmp"):
         with suppress(OSError):  # gone meanwhile, of another user, or held by who is alive
             handle = os.open(left, os.O_RDONLY)
             try:
@@ -78,19 +78,26 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
                 shutil.rmtree(left)
             finally:
                 os.close(handle)
-    with tempfile.TemporaryDirectory(".tmp", prefix, parent) as name:
-        handle = os.open(name, os.O_RDONLY)
-        try:
-            _lock(handle)
-            yield Path(name)
-        finally:
-            os.close(handle)
+    folder = Path(tempfile.mkdtemp(_UNLOCKED, prefix, parent))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        folder = _lock(folder, handle)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
-def _lock(handle: int) -> None:
-    """Whose it is lives, as long as this is held; some file systems have no such locks."""
-    with suppress(OSError):
+# How a name ends until its lock is held. It is none that is looked for to be cleared away, since another
+# process, or another thread of this one, would find it without a lock.
+_UNLOCKED = ".new.tmp"
+
+
+def _lock(made: Path, handle: int) -> Path:
+    """Whose ``made`` is lives, as long as this lock is held; returns the name it has from then on."""
+    with suppress(OSError):  # some file systems have no such locks
         fcntl.flock(handle, fcntl.LOCK_EX)
+    return made.rename(str(made).removesuffix(_UNLOCKED) + ".tmp")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Files are whole or not there, and a reader says which file is damaged or missing."""
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -152,6 +153,27 @@ with scratch(Path({str(tmp_path)!r}), "spill-") as folder:
     with scratch(tmp_path, "spill-") as folder:
         assert list(tmp_path.iterdir()) == [folder]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_locked_yet_is_cleared_away_by_nobody(tmp_path, monkeypatch):
+    lock = fcntl.flock
+    met = []
+
+    def meanwhile(handle, how):  # another one begins between the making and the lock
+        if how == fcntl.LOCK_EX and not met:
+            met.append(sorted(tmp_path.iterdir()))
+            with scratch(tmp_path, "spill-"), replacing(tmp_path / "value.json") as other:
+                other.write_text('"other"')
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    with scratch(tmp_path, "spill-") as folder:
+        (folder / "part").write_text("mine")
+    del met[:]
+    write_json("mine", tmp_path / "value.json")
+    assert len(met[0]) == 2  # the file there was, and the one that was being made
+    assert read_json(tmp_path / "value.json") == "mine"
+    assert os.listdir(tmp_path) == ["value.json"]
 
 
 def test_a_folder_that_another_process_clears_at_the_same_time_is_no_error(tmp_path):
