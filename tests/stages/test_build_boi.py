@@ -157,7 +157,7 @@ def test_without_a_java_spark_says_in_one_line_that_it_needs_one():
 
 
 def test_what_a_killed_run_on_spark_left_is_cleared_away():
-    left = [Path(f"out/.spark-{name}-x.tmp/parts") for name in ("b", "c")]
+    left = [Path(f"out/.spark-{name}-killed12.tmp/parts") for name in ("b", "c")]
     for folder in left:
         folder.mkdir(parents=True)
     small_world.write_settings(build_boi={"engine": "spark"})

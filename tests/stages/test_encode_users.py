@@ -175,10 +175,10 @@ def test_counts_too_large_to_be_added_up_are_refused():
 
 
 def test_what_a_killed_run_left_beside_the_vectors_is_cleared_away():
-    left = Path("vectors/.shards-2017-01-abc.tmp")
+    left = Path("vectors/.shards-2017-01-killed12.tmp")
     (left / "00000.arrow").parent.mkdir(parents=True)
     (left / "00000.arrow").write_bytes(b"rows")
-    of_others = Path("vectors/.shards-2017-02-abc.tmp")
+    of_others = Path("vectors/.shards-2017-02-killed12.tmp")
     of_others.mkdir()
     encode_all(["2017-01"])
     assert [path.name for path in Path("vectors").glob(".shards*")] == [of_others.name]
