@@ -67,10 +67,10 @@ extras: setup ## Spark (needs Java 17), and Triton's interpreter of GPU kernels;
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(shell grep ^triton docker/models-gpu.lock)
 
 test: setup ## the test suite, in minutes
-	pytest -n 2 -m "not slow"
+	pytest -n 2 --dist worksteal -m "not slow"
 
 test-runs: setup ## whole runs: on a part of the example data, what runs when, no future, a remote; on generated logs
-	pytest -n 2 $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py) tests/benchmarks/test_whole.py
+	pytest -n 2 --dist worksteal $(addprefix tests/pipeline/test_,clean_run.py future.py remote.py) tests/benchmarks/test_whole.py
 
 test-slow: setup ## those, and stages killed, disks full, other shops
 	pytest -n 2 --dist loadfile -m slow --ignore tests/docker

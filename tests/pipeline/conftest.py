@@ -24,7 +24,7 @@ from tests.pipeline.workspaces import Finished, Workspace
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """The folder of every run that the chosen tests ask for, made two at a time.
+    """The folder of every run that the chosen tests ask for, made side by side.
 
     Under pytest-xdist the first worker makes them and the others wait.
     """
@@ -39,7 +39,7 @@ def runs(
         if not made.exists():
             for folder in folders.values():
                 shutil.rmtree(folder, ignore_errors=True)
-            with ThreadPoolExecutor(max_workers=2) as pool:
+            with ThreadPoolExecutor(len(folders)) as pool:
                 list(pool.map(lambda name: RUNS[name](folders[name]), folders))
             made.touch()
     return folders

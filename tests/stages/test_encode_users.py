@@ -201,11 +201,11 @@ def test_the_same_input_gives_the_same_bytes():
     assert small_world.files("states") | small_world.files("vectors") == first
 
 
-def bytes_in_shards(size, monkeypatch, **settings):
+def bytes_in_shards(size, monkeypatch, months=small_world.MONTHS, **settings):
     """Of states and vectors, encoded in shards of that many users."""
     monkeypatch.setattr("stages.encode_users.SHARD", size)
     small_world.write_settings(encode_users=settings)
-    encode_all()
+    encode_all(months)
     return {
         name: content
         for name, content in small_world.files().items()
@@ -242,12 +242,6 @@ def test_a_shard_that_is_refused_leaves_nothing_of_the_others(monkeypatch):
 
 
 @pytest.mark.usefixtures("java")
-def test_spark_encodes_to_the_same_bytes(monkeypatch):
-    here = bytes_in_shards(5, monkeypatch)
-    assert bytes_in_shards(5, monkeypatch, engine="spark", spark_master="local[2]") == here
-
-
-@pytest.mark.usefixtures("java")
 def test_the_stage_run_as_a_script_encodes_on_spark(monkeypatch):
     encode("2017-01", "start")
     here = small_world.files("states") | small_world.files("vectors")
@@ -279,8 +273,10 @@ def test_a_full_disk_on_a_worker_is_told_as_one_here():
 
 
 def test_a_cluster_of_two_workers_encodes_to_the_same_bytes(cluster, monkeypatch, tmp_path):
-    here = bytes_in_shards(3, monkeypatch)
-    assert bytes_in_shards(3, monkeypatch, engine="spark", spark_master=cluster) == here
+    months = small_world.MONTHS[:2]  # the second goes on from the states of the first
+    here = bytes_in_shards(3, monkeypatch, months)
+    there = {"engine": "spark", "spark_master": cluster}
+    assert bytes_in_shards(3, monkeypatch, months, **there) == here
     executors = (tmp_path / "work").glob("app-*/*/stderr")
     assert len({path.parent.name for path in executors}) == 2  # both workers took part
 
