@@ -51,7 +51,8 @@ def workspace(tmp_path):
     (root / "dvc.yaml").write_text(STAGES.format(*["models/centres.txt"] * 2))
     do(root, "dvc", "repro")
     do(root, "git", "add", "--all")
-    do(root, "git", "commit", "--quiet", "--message", "a release")
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    do(root, "git", *who, "commit", "--quiet", "--message", "a release")
     return found
 
 
