@@ -27,7 +27,7 @@ from lurm.erasure.rows import Found, find_rows, leave_out
 from lurm.erasure.tombstones import Tombstones
 from lurm.months import is_month, month_name, month_number
 from lurm.params import START
-from lurm.storage import file_hash, read_schema, replacing
+from lurm.storage import file_hash, put, read_schema, replacing
 from lurm.tables import LANDED_ITEMS, LANDED_USERS, check_columns, check_same_ids
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def publish(staged: Path, landing: Path | str) -> dict[str, str]:
             done[file.as_posix()] = "unchanged"
             continue
         done[file.as_posix()] = "replaced" if target.exists() else "new"
-        with replacing(target) as temporary:
-            (staged / file).replace(temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        put(staged / file, target)
     return done
 
 

@@ -33,7 +33,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def replacing(path: Path | str) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    What writers of ``path`` that were killed left behind is cleared away: nobody holds its lock.
+    What writers of ``path`` that were killed left behind is cleared away.
 
     Raises:
         OSError: the disk is full, among other reasons; nothing is left behind.
@@ -41,26 +41,33 @@ def replacing(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{escape(path.name)}.????????.tmp"):
-        with suppress(OSError), left.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), _left_behind(left, os.O_RDWR | os.O_NOFOLLOW):
             left.unlink()
-    handle, made = tempfile.mkstemp(_UNLOCKED, f".{path.name}.", path.parent)
-    temporary = Path(made)
+    held = None
+    while held is None:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        held = _hold(name, os.O_RDWR)
+    temporary = Path(name)
     try:
-        temporary = _lock(temporary, handle)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        put(temporary, path)
     except OSError as error:
         if error.errno in _FULL:
             reason = os.strerror(error.errno)
             raise OSError(f"{path}: not finished: {reason}; make room and run again") from error
         raise
     finally:
+        os.close(held)
         temporary.unlink(missing_ok=True)
-        os.close(handle)
+
+
+def put(file: Path, path: Path) -> None:
+    """Flush ``file`` to the disk and rename it to ``path``, which is on the same one, for all to read."""
+    with file.open("rb+") as whole:
+        os.fsync(whole.fileno())
+    file.chmod(0o644)
+    file.replace(path)
 
 
 @contextmanager
@@ -71,33 +78,43 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     """
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{escape(prefix)}????????.tmp"):
-        with suppress(OSError):  # gone meanwhile, of another user, or held by who is alive
-            handle = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left)
-            finally:
-                os.close(handle)
-    folder = Path(tempfile.mkdtemp(_UNLOCKED, prefix, parent))
-    handle = os.open(folder, os.O_RDONLY)
+        with suppress(OSError), _left_behind(left, os.O_DIRECTORY | os.O_NOFOLLOW):
+            shutil.rmtree(left)
+    held = None
+    while held is None:
+        with tempfile.TemporaryDirectory(".tmp", prefix, parent) as name:
+            held = _hold(name, os.O_DIRECTORY)
+            if held is not None:
+                try:
+                    yield Path(name)
+                finally:
+                    os.close(held)
+
+
+@contextmanager
+def _left_behind(path: Path, flags: int) -> Iterator[None]:
+    """Holds the lock of a file or folder; an OSError if its living maker does, or if it is another user's."""
+    handle = os.open(path, flags)
     try:
-        folder = _lock(folder, handle)
-        yield folder
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         os.close(handle)
 
 
-# How a name ends until its lock is held. It is none that is looked for to be cleared away, since another
-# process, or another thread of this one, would find it without a lock.
-_UNLOCKED = ".new.tmp"
-
-
-def _lock(made: Path, handle: int) -> Path:
-    """Whose ``made`` is lives, as long as this lock is held; returns the name it has from then on."""
-    with suppress(OSError):  # some file systems have no such locks
+def _hold(made: str, flags: int) -> int | None:
+    """A handle that locks what was just made; none if another one cleared it away before it was locked."""
+    try:
+        handle = os.open(made, flags)
+    except FileNotFoundError:
+        return None
+    with suppress(OSError):  # some file systems have no such locks: there nothing is cleared away
         fcntl.flock(handle, fcntl.LOCK_EX)
-    return made.rename(str(made).removesuffix(_UNLOCKED) + ".tmp")
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(made), os.fstat(handle)):
+            return handle
+    os.close(handle)
+    return None
 
 
 @contextmanager

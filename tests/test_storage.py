@@ -155,9 +155,9 @@ with scratch(Path({str(tmp_path)!r}), "spill-") as folder:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_locked_yet_is_cleared_away_by_nobody(tmp_path, monkeypatch):
+def test_what_another_one_clears_away_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
     lock = fcntl.flock
-    met = []
+    met = []  # what there was
 
     def meanwhile(handle, how):  # another one begins between the making and the lock
         if how == fcntl.LOCK_EX and not met:
@@ -171,7 +171,7 @@ def test_what_is_not_locked_yet_is_cleared_away_by_nobody(tmp_path, monkeypatch)
         (folder / "part").write_text("mine")
     del met[:]
     write_json("mine", tmp_path / "value.json")
-    assert len(met[0]) == 2  # the file there was, and the one that was being made
+    assert len(met[0]) == 2  # the file that "other" wrote, and the one that was being made
     assert read_json(tmp_path / "value.json") == "mine"
     assert os.listdir(tmp_path) == ["value.json"]
 
@@ -180,6 +180,13 @@ def test_a_folder_that_another_process_clears_at_the_same_time_is_no_error(tmp_p
     (tmp_path / "spill-gone.tmp").symlink_to("nowhere")  # listed, but not there when it is opened
     with scratch(tmp_path, "spill-") as folder:
         assert folder.exists()
+
+
+def test_what_only_looks_like_a_left_folder_is_no_trap(tmp_path):
+    os.mkfifo(tmp_path / "spill-aaaaaaaa.tmp")  # opened for reading it would wait for a writer
+    with scratch(tmp_path, "spill-") as folder:
+        assert folder.is_dir()
+    assert os.listdir(tmp_path) == ["spill-aaaaaaaa.tmp"]
 
 
 def test_an_error_while_writing_leaves_nothing_where_nothing_was(tmp_path):
