@@ -93,7 +93,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def _left_behind(path: Path, flags: int) -> Iterator[None]:
-    """Holds the lock of a file or folder; an OSError if its living maker does, or if it is another user's."""
+    """Holds the lock of a file or folder; an OSError if its maker does, or if it is another user's."""
     handle = os.open(path, flags)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
