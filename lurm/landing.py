@@ -10,7 +10,6 @@ all of them are known to be good. A file whose bytes are already there is not to
 """
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,19 +26,13 @@ from lurm.erasure.rows import Found, find_rows, leave_out
 from lurm.erasure.tombstones import Tombstones
 from lurm.months import is_month, month_name, month_number
 from lurm.params import START
-from lurm.storage import file_hash, put, read_schema, replacing
+from lurm.storage import file_hash, put, read_schema, replacing, scratch
 from lurm.tables import LANDED_ITEMS, LANDED_USERS, check_columns, check_same_ids
 
 log = logging.getLogger(__name__)
 
-
-@contextmanager
-def staging(landing: Path | str) -> Iterator[Path]:
-    """An empty folder on the landing place's disk, gone when the block ends."""
-    landing = Path(landing)
-    landing.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=landing.parent, prefix=f".{landing.name}.") as folder:
-        yield Path(folder)
+# How the folder's name begins, on the landing place's disk, in which files wait to be published.
+STAGED = ".landing-"
 
 
 def publish(staged: Path, landing: Path | str) -> dict[str, str]:
@@ -56,7 +49,6 @@ def publish(staged: Path, landing: Path | str) -> dict[str, str]:
             done[file.as_posix()] = "unchanged"
             continue
         done[file.as_posix()] = "replaced" if target.exists() else "new"
-        target.parent.mkdir(parents=True, exist_ok=True)
         put(staged / file, target)
     return done
 
@@ -93,7 +85,7 @@ def land_month(
     known = list(_load_months(params)[1])
     check_next(month, known)
     behaviors, new_items = f"behaviors/{month}.parquet", f"items/{month}.parquet"
-    with staging(landing) as folder:
+    with scratch(Path(landing).parent, STAGED) as folder:
         wanted = ["items.parquet", new_items, *(["users.parquet"] if users else []), behaviors]
         fetched = fetch(source, folder, wanted)
         if behaviors not in fetched:

@@ -50,24 +50,38 @@ def replacing(path: Path | str) -> Iterator[Path]:
         held = _hold(name, os.O_RDWR)
     temporary = Path(name)
     try:
-        yield temporary
+        with _room_for(path):
+            yield temporary
         put(temporary, path)
-    except OSError as error:
-        if error.errno in _FULL:
-            reason = os.strerror(error.errno)
-            raise OSError(f"{path}: not finished: {reason}; make room and run again") from error
-        raise
     finally:
         os.close(held)
         temporary.unlink(missing_ok=True)
 
 
 def put(file: Path, path: Path) -> None:
-    """Flush ``file`` to the disk and rename it to ``path``, which is on the same one, for all to read."""
-    with file.open("rb+") as whole:
-        os.fsync(whole.fileno())
-    file.chmod(0o644)
-    file.replace(path)
+    """Flush ``file`` to the disk and rename it to ``path``, which is on the same one, for all to read.
+
+    Raises:
+        OSError: the disk is full, among other reasons; ``path`` is what it was.
+    """
+    with _room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb+") as whole:
+            os.fsync(whole.fileno())
+        file.chmod(0o644)
+        file.replace(path)
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Name the file in the error, and what to do, where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            reason = os.strerror(error.errno)
+            raise OSError(f"{path}: not finished: {reason}; make room and run again") from error
+        raise
 
 
 @contextmanager

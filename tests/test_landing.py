@@ -1,6 +1,8 @@
 """What arrives is brought in whole or not at all, and months only ever follow each other."""
 
+import errno
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -16,15 +18,16 @@ from s3fs import S3FileSystem
 from lurm.erasure.rows import n_left_out
 from lurm.erasure.tombstones import Tombstones
 from lurm.landing import (
+    STAGED,
     check_next,
     fetch,
     find_forgotten,
     land_month,
     publish,
     register_month,
-    staging,
 )
 from lurm.months import month_name, month_number
+from lurm.storage import read_parquet, scratch
 
 PARAMS = """\
 # The whole is settings.
@@ -351,7 +354,7 @@ def test_settings_without_months_are_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_behaviors_are_published_after_their_items(tmp_path: Path) -> None:
-    with staging(tmp_path / "landing") as folder:
+    with scratch(tmp_path, STAGED) as folder:
         for name in ("behaviors/2020-01.parquet", "items.parquet", "users.parquet"):
             write(items("a"), folder / name)
         assert list(publish(folder, tmp_path / "landing")) == [
@@ -359,6 +362,50 @@ def test_behaviors_are_published_after_their_items(tmp_path: Path) -> None:
             "users.parquet",
             "behaviors/2020-01.parquet",
         ]
+
+
+def test_two_that_publish_the_same_file_at_once_both_end_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        write(items(name), tmp_path / name / "items.parquet")
+    flush, states = os.fsync, []
+
+    def meanwhile(handle: int) -> None:
+        if not states:
+            states.append("begun")
+            states.append(publish(tmp_path / "second", tmp_path / "landing"))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    publish(tmp_path / "first", tmp_path / "landing")
+    assert states == ["begun", {"items.parquet": "new"}]
+    assert read_parquet(tmp_path / "landing/items.parquet")["item_id"].to_pylist() == ["first"]
+    assert [path.name for path in (tmp_path / "landing").iterdir()] == ["items.parquet"]
+
+
+def test_a_disk_that_is_full_when_a_file_is_published_is_told_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write(items("a"), tmp_path / "staged/items.parquet")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OSError, match=r"landing/items\.parquet: not finished: No space left .* make"
+    ):
+        publish(tmp_path / "staged", tmp_path / "landing")
+    assert not (tmp_path / "landing/items.parquet").exists()
+
+
+def test_what_a_killed_landing_fetched_is_cleared_away_by_the_next(
+    source: Path, params: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / "workspace/.landing-killed12.tmp/behaviors"
+    left.mkdir(parents=True)
+    land_month("2020-03", str(source), tmp_path / "workspace/landing", params)
+    assert [path.name for path in (tmp_path / "workspace").iterdir()] == ["landing"]
 
 
 # ---- object storage -----------------------------------------------------------------------------

@@ -189,6 +189,20 @@ def test_what_only_looks_like_a_left_folder_is_no_trap(tmp_path):
     assert os.listdir(tmp_path) == ["spill-aaaaaaaa.tmp"]
 
 
+def test_where_files_have_no_locks_all_is_written_and_nothing_cleared_away(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with scratch(tmp_path, "spill-") as living, scratch(tmp_path, "spill-"):
+        (living / "part").write_text("mine")
+    with replacing(tmp_path / "value.json") as first:
+        write_json("second", tmp_path / "value.json")
+        first.write_text('"first"')
+    assert read_json(tmp_path / "value.json") == "first"
+    assert os.listdir(tmp_path) == ["value.json"]
+
+
 def test_an_error_while_writing_leaves_nothing_where_nothing_was(tmp_path):
     with pytest.raises(RuntimeError), replacing(tmp_path / "out.txt") as temporary:  # noqa: PT012
         temporary.write_text("half")

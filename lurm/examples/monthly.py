@@ -8,8 +8,9 @@ import duckdb
 
 from lurm.console import progress
 from lurm.database import literal, name, one, write_query
-from lurm.landing import publish, staging
+from lurm.landing import STAGED, publish
 from lurm.months import month_name, month_number
+from lurm.storage import scratch
 
 # What DuckDB may hold in memory while a data set is cut; the rest waits on disk.
 MEMORY_LIMIT = "2GB"
@@ -92,7 +93,7 @@ def land_tables(
         "USING (item_id) ORDER BY month, item_id"
     )
 
-    with staging(landing) as folder:
+    with scratch(Path(landing).parent, STAGED) as folder:
         (folder / "behaviors").mkdir()
         (folder / "items").mkdir()
         rows = {}
