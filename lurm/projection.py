@@ -79,9 +79,12 @@ class ProjectionSettings:
         return cls(**{**value, "blocks": [Block(**block) for block in value["blocks"]]})
 
 
-def kind_of_counts(kind: str, history: History) -> sparse.csr_matrix:
-    """The counts that a kind of block starts from, (n, D)."""
-    return {"month": history.month, "window": history.window}.get(kind, history.total)
+Counts = dict[tuple[str, str], sparse.csr_matrix]  # (n, C) by source and window
+
+
+def window_of(kind: str) -> str:
+    """The window whose counts a kind of block starts from: total, month or window."""
+    return kind if kind in ("month", "window") else "total"
 
 
 def transformed(kind: str, counts: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -174,17 +177,17 @@ class Projection(nn.Module):
             return of_interests
         return sparse.csr_matrix(of_interests @ self.compositions[source], dtype=np.float32)
 
+    def all_counts(self, history: History) -> Counts:
+        """Expected counts by source and window, of those that blocks and pairs read."""
+        windows = {"total": history.total, "month": history.month, "window": history.window}
+        wanted = {(b.source, window_of(b.kind)) for b in self.settings.blocks if b.source}
+        wanted |= {(source, window) for source in self.rows for window in windows}
+        return {key: self.counts(key[0], windows[key[1]]) for key in sorted(wanted)}
+
     def block_values(
-        self, history: History, smen: Tensor
+        self, history: History, counts: Counts, smen: Tensor
     ) -> list[sparse.csr_matrix | NDArray[np.float32]]:
         """The blocks before they are cut to their directions, in the order of the settings."""
-        sources = {block.source for block in self.settings.blocks if block.source}
-        windows = {"total": history.total, "month": history.month, "window": history.window}
-        counts = {
-            (source, name): self.counts(source, of_interests)
-            for source in sorted(sources)
-            for name, of_interests in windows.items()
-        }
         values: list[sparse.csr_matrix | NDArray[np.float32]] = []
         for block in self.settings.blocks:
             if block.kind == "activity":
@@ -192,34 +195,32 @@ class Projection(nn.Module):
             elif block.kind == "smen":
                 values.append(smen.numpy())
             else:
-                name = block.kind if block.kind in windows else "total"
-                values.append(transformed(block.kind, counts[block.source, name]))
+                of_source = counts[block.source, window_of(block.kind)]
+                values.append(transformed(block.kind, of_source))
         return values
 
-    def inputs(self, history: History, smen: Tensor) -> Tensor:
+    def inputs(self, history: History, counts: Counts, smen: Tensor) -> Tensor:
         """The block numbers (n, d) float32 of histories and SMEN's numbers (n, M * H)."""
-        parts = [
-            projected(values, axes)
-            for values, axes in zip(self.block_values(history, smen), self.axes, strict=True)
-        ]
+        blocks = self.block_values(history, counts, smen)
+        parts = [projected(values, axes) for values, axes in zip(blocks, self.axes, strict=True)]
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
-    def pair_counts(self, history: History) -> Tensor:
+    def pair_counts(self, counts: Counts) -> Tensor:
         """log(1 + count) of every pair in all, in the month and in the window, (n, P, 3) float32."""
-        parts = []
-        for source, rows in self.rows.items():
-            windows = (history.total, history.month, history.window)
-            parts.append(
-                np.stack([self.counts(source, w)[:, rows].toarray() for w in windows], axis=2)
+        parts = [
+            np.stack(
+                [counts[source, w][:, rows].toarray() for w in ("total", "month", "window")], axis=2
             )
+            for source, rows in self.rows.items()
+        ]
         return torch.from_numpy(np.log1p(np.concatenate(parts, axis=1)))
 
     # ---- outputs ---------------------------------------------------------------------------------
 
-    def log_odds(self, inputs: Tensor, history: History) -> Tensor:
+    def log_odds(self, inputs: Tensor, history: History, counts: Counts) -> Tensor:
         """The pair model's log odds (n, P)."""
         scores = (inputs @ self.score + self.score_bias)[..., None]
-        pairs = torch.cat([scores, self.pair_counts(history)], dim=2)
+        pairs = torch.cat([scores, self.pair_counts(counts)], dim=2)
         return self.pair_model(pairs, torch.from_numpy(history.activity()))
 
     def forward(self, history: History, smen: Tensor) -> Tensor:
@@ -228,8 +229,9 @@ class Projection(nn.Module):
         for start in range(0, len(history), CHUNK):
             rows = slice(start, start + CHUNK)
             part = history.take(rows)
-            inputs = self.inputs(part, smen[rows])
-            log_odds = self.log_odds(inputs, part)
+            counts = self.all_counts(part)
+            inputs = self.inputs(part, counts, smen[rows])
+            log_odds = self.log_odds(inputs, part, counts)
             out.append(inputs @ self.linear_out + log_odds @ self.pair_out + self.offset)
         return torch.cat(out)
 

@@ -94,7 +94,8 @@ def fit_projection(
     projection = _for_targets(projection, targets, columns, total)
     spread = total.spread[columns]
     projection.score.copy_(both[:, columns] / spread)
-    x = projection.inputs(current.history, current.smen)
+    counts = projection.all_counts(current.history)
+    x = projection.inputs(current.history, counts, current.smen)
     projection.score_bias.copy_(-(x.mean(0) @ projection.score))
     losses = _train_pair_model(projection, kept, scores / spread, columns, fold, chance, seed)
     linear = _linear_map(total, both * weights, width)
@@ -132,7 +133,8 @@ def _with_axes(
     draft = Projection(ProjectionSettings(width, smen_width, sizes, blocks))
     draft.compositions = dict(compositions)
     axes = []
-    for number, values in enumerate(draft.block_values(current.history, current.smen)):
+    counts = draft.all_counts(current.history)
+    for number, values in enumerate(draft.block_values(current.history, counts, current.smen)):
         directions = leading_directions(values, block_width, seed + number)
         numbers = torch.from_numpy(projected(values, directions)).double()
         scale = float(numbers.var(0, correction=0).sum().clamp(min=1e-9).rsqrt())
@@ -244,7 +246,8 @@ def _accumulate(
     for example in examples:
         if not len(example.users):
             continue
-        inputs = projection.inputs(example.history, example.smen)
+        counts = projection.all_counts(example.history)
+        inputs = projection.inputs(example.history, counts, example.smen)
         inputs -= inputs.mean(0)
         chosen = _chosen(projection, targets, example.chosen)
         share = torch.from_numpy(np.asarray(chosen.mean(axis=0)).ravel())
@@ -399,7 +402,8 @@ def _train_pair_model(
         score = torch.where(own[:, None] == 0, rows.inputs @ scores[0], rows.inputs @ scores[1])[
             ..., None
         ]
-        pairs.append(torch.cat([score, projection.pair_counts(rows.history)], dim=2))
+        counts = projection.pair_counts(projection.all_counts(rows.history))
+        pairs.append(torch.cat([score, counts], dim=2))
         users.append(torch.from_numpy(rows.history.activity()))
         chosen.append(torch.from_numpy(rows.chosen[:, columns.numpy()].toarray()).to(torch.uint8))
         held_out.append(torch.from_numpy(order[rows.users] == 0))
@@ -451,7 +455,9 @@ def _choose_basis(
     """Fill the maps from block numbers and log odds to the published vector."""
     k = projection.settings.width
     parts = [
-        projection.log_odds(inputs[rows], history.take(rows))
+        projection.log_odds(
+            inputs[rows], history.take(rows), projection.all_counts(history.take(rows))
+        )
         for rows in (slice(start, start + 256) for start in range(0, len(history), 256))
     ]
     log_odds = torch.cat(parts)
