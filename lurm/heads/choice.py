@@ -1,0 +1,346 @@
+"""Heads of every kind, their calibration and the choice among them, without a look at the test users.
+
+What is chosen or fitted besides the heads themselves (the penalty of a logistic head, weights of a blend,
+calibration, the kind) is found on log probabilities of users of the training part, by heads that were not
+trained on them (:func:`lurm.heads.folds.nested_splits`).
+
+Inputs may come in blocks, such as the user vector and counts beside it. A kind on several blocks is the
+blend of that kind on each.
+
+Letters: U users, n users of a task, d width, C classes, V settings of a kind that are compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lurm.heads.blend import blended, fit_blend
+from lurm.heads.boosting import BoostedHead, boosting_out_of_sample, fit_boosting
+from lurm.heads.folds import Job, Nested, nested_splits, splits
+from lurm.heads.logistic import LogisticHead, fit_logistic, logistic_out_of_sample
+from lurm.heads.mlp import MlpHead, fit_mlp, mlp_out_of_sample
+from lurm.heads.scores import Scores
+from lurm.heads.settings import BASE_KINDS, KINDS, HeadSettings
+from lurm.metrics import auc
+from lurm.tasks import TaskLabels
+
+BaseHead = LogisticHead | MlpHead | BoostedHead
+Inputs = np.ndarray | Mapping[str, np.ndarray]  # (U, d), or such by the name of their block
+Part = tuple[str, str]  # kind and block
+VECTOR = "vector"  # the block of inputs that are not a mapping
+_OUT_OF_SAMPLE = {
+    "logistic": logistic_out_of_sample,
+    "mlp": mlp_out_of_sample,
+    "boosting": boosting_out_of_sample,
+}
+
+
+@dataclass(frozen=True)
+class BlendedHead:
+    """Heads and how their log probabilities are put together; with one head: calibrated."""
+
+    parts: tuple[tuple[str, BaseHead], ...]  # block and head
+    parameters: np.ndarray  # (P + C,) float64, as of `blend.fit_blend`
+
+    kind = "blend"
+
+
+Head = BaseHead | BlendedHead
+
+
+def predict(head: Head, x: Inputs) -> np.ndarray:
+    """Class probabilities, (U, C) float32. x: (U, d), vectors of the space the head was trained in.
+
+    A head of several blocks takes a mapping of their names to matrices.
+
+    Raises:
+        ValueError: a block is absent, or has another width than in the training.
+    """
+    if isinstance(head, BlendedHead):
+        z = np.stack([_log_probabilities(part, x, block) for block, part in head.parts], axis=1)
+        return np.exp(blended(z, head.parameters))
+    return np.exp(_log_probabilities(head, x, VECTOR))
+
+
+def _log_probabilities(head: BaseHead, x: Inputs, block: str) -> np.ndarray:
+    blocks = _blocks(x)
+    if block not in blocks:
+        raise ValueError(
+            f"the head takes inputs of {block}, got {', '.join(blocks)}; "
+            "apply it to the inputs it was trained on"
+        )
+    if blocks[block].shape[1] != head.width:
+        raise ValueError(
+            f"the head takes vectors of width {head.width}, got {blocks[block].shape[1]}; "
+            "apply it to vectors of the space it was trained in"
+        )
+    return head.log_probabilities(blocks[block])
+
+
+def _blocks(x: Inputs) -> dict[str, np.ndarray]:
+    blocks = dict(x) if isinstance(x, Mapping) else {VECTOR: x}
+    return {name: np.ascontiguousarray(part, dtype=np.float32) for name, part in blocks.items()}
+
+
+def out_of_fold(
+    x: Inputs,
+    tasks: Mapping[str, TaskLabels],
+    *,
+    kinds: Sequence[str] = ("auto",),
+    folds: int = 5,
+    repeats: int = 2,
+    seed: int = 0,
+    settings: HeadSettings | None = None,
+    n_threads: int = 1,
+) -> dict[str, dict[str, Scores]]:
+    """Scores of every kind of head for every task, by kind and by task; all heads train side by side.
+
+    The folds are those of :func:`lurm.heads.folds.splits`, of each task by itself. The results do not depend
+    on ``n_threads``, nor on what other tasks or kinds are asked for, but for rounding.
+
+    Args:
+        x: inputs of all users, (U, d) float32 or a mapping of blocks to such.
+        tasks: users of each task, as rows of ``x``, and their classes; every class at least ``folds`` times.
+        kinds: of `settings.KINDS`.
+
+    Raises:
+        ValueError: a kind is unknown, a class has fewer users than there are folds, or inputs are not
+            finite or all equal.
+    """
+    settings = settings or HeadSettings()
+    blocks = _blocks(x)
+    parts = _parts(kinds, blocks, settings)
+    for name, labels in tasks.items():
+        _check_classes(name, labels.y, folds)
+    nested = {name: nested_splits(labels.y, folds, repeats, seed) for name, labels in tasks.items()}
+    found = {
+        part: _sampled(blocks, part, tasks, nested, seed, settings, n_threads) for part in parts
+    }
+    scores: dict[str, dict[str, Scores]] = {kind: {} for kind in kinds}
+    for name, labels in tasks.items():
+        of_task = {part: found[part][name] for part in parts}
+        results = {kind: Scores() for kind in kinds}
+        for number, (train, test) in enumerate(nested[name].outer):
+            evidence = _evidence(of_task, nested[name], number, train)
+            outer = {part: of_task[part].outer[number] for part in parts}
+            for kind in kinds:
+                recipe = _recipe(kind, parts, evidence, settings)
+                z = np.stack([outer[part][v] for part, v in recipe.parts], axis=1)
+                log_p = z[:, 0] if recipe.parameters is None else blended(z, recipe.parameters)
+                results[kind].add(labels.y[test], test, np.exp(log_p), recipe.name(settings))
+        for kind in kinds:
+            scores[kind][name] = results[kind]
+    return scores
+
+
+def fit(
+    x: Inputs,
+    y: np.ndarray,
+    n_classes: int,
+    settings: HeadSettings | None = None,
+    *,
+    kind: str = "auto",
+    folds: int = 5,
+    seed: int = 0,
+    n_threads: int = 1,
+) -> Head:
+    """A head for these users, chosen and calibrated by cross-validation among them.
+
+    x: (U, d) float32 or a mapping of blocks to such; y: (U,) class index, every class at least ``folds``
+    times; kind: of `settings.KINDS`.
+
+    Raises:
+        ValueError: as :func:`out_of_fold`.
+    """
+    settings = settings or HeadSettings()
+    blocks = _blocks(x)
+    parts = _parts([kind], blocks, settings)
+    _check_classes("task", y, folds)
+    rows = np.arange(len(y))
+    if _needs_evidence(kind, parts, settings):
+        inner = list(splits(y, folds, 1, seed))
+        labels = TaskLabels(rows, y, tuple(map(str, range(n_classes))))
+        nested = Nested(y, [], inner, [[(n, test) for n, (_, test) in enumerate(inner)]])
+        of_task = {
+            part: _sampled(blocks, part, {"": labels}, {"": nested}, seed, settings, n_threads)[""]
+            for part in parts
+        }
+        recipe = _recipe(kind, parts, _evidence(of_task, nested, 0, rows), settings)
+    else:
+        recipe = Recipe(((parts[0], 0),), None)
+    heads = tuple(
+        (block, _fit_part(blocks[block], y, n_classes, base, variant, settings, seed))
+        for (base, block), variant in recipe.parts
+    )
+    if recipe.parameters is None:
+        return heads[0][1]
+    return BlendedHead(heads, recipe.parameters)
+
+
+def _fit_part(
+    x: np.ndarray,
+    y: np.ndarray,
+    n_classes: int,
+    kind: str,
+    variant: int,
+    settings: HeadSettings,
+    seed: int,
+) -> BaseHead:
+    if kind == "logistic":
+        return fit_logistic(x, y, n_classes, settings.penalties[variant])
+    if kind == "mlp":
+        return fit_mlp(x, y, n_classes, settings, seed)
+    return fit_boosting(x, y, n_classes, settings, seed)
+
+
+def _check_classes(name: str, y: np.ndarray, folds: int) -> None:
+    counts = np.bincount(y)
+    if len(counts) < 2 or counts.min() < folds:
+        raise ValueError(
+            f"{name}: {folds} folds need at least two classes with {folds} users each, "
+            f"got classes of {', '.join(map(str, counts))} users"
+        )
+
+
+def _parts(
+    kinds: Sequence[str], blocks: Mapping[str, np.ndarray], settings: HeadSettings
+) -> list[Part]:
+    """What has to be trained for these kinds."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ValueError(f"kind of head: expected one of {', '.join(KINDS)}, got {kind!r}")
+    several = {"blend", "auto"} & set(kinds)
+    bases = [k for k in BASE_KINDS if k in kinds or (several and k in settings.candidates)]
+    return [(kind, block) for kind in bases for block in blocks]
+
+
+def _needs_evidence(kind: str, parts: Sequence[Part], settings: HeadSettings) -> bool:
+    return settings.calibrate or len(parts) > 1 or kind in ("logistic", "blend", "auto")
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Log probabilities (V, t, C) of the test users of all outer and inner splits of a task."""
+
+    outer: list[np.ndarray]
+    inner: list[np.ndarray]
+
+
+def _sampled(
+    blocks: Mapping[str, np.ndarray],
+    part: Part,
+    tasks: Mapping[str, TaskLabels],
+    nested: Mapping[str, Nested],
+    seed: int,
+    settings: HeadSettings,
+    n_threads: int,
+) -> dict[str, _Sampled]:
+    kind, block = part
+    jobs, counts = [], {}
+    for name, labels in tasks.items():
+        pairs = nested[name].outer + nested[name].inner
+        counts[name] = len(nested[name].outer), len(pairs)
+        for number, (train, test) in enumerate(pairs):
+            rows, y = labels.rows, labels.y
+            jobs.append(Job(rows[train], y[train], len(labels.classes), rows[test], seed + number))
+    found = iter(_OUT_OF_SAMPLE[kind](blocks[block], jobs, settings, n_threads))
+    sampled = {}
+    for name, (n_outer, n_all) in counts.items():
+        every = [next(found) for _ in range(n_all)]
+        sampled[name] = _Sampled(every[:n_outer], every[n_outer:])
+    return sampled
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What heads that did not see them say of the users of a training part."""
+
+    y: np.ndarray  # (n,) class index
+    inner_fold: np.ndarray  # (n,)
+    log_p: dict[Part, np.ndarray]  # (V, n, C)
+
+
+def _evidence(
+    of_task: Mapping[Part, _Sampled], nested: Nested, number: int, train: np.ndarray
+) -> _Evidence:
+    where = np.full(len(nested.y), -1)
+    where[train] = np.arange(len(train))
+    inner_fold = np.zeros(len(train), dtype=np.int64)
+    log_p = {}
+    for part, sampled in of_task.items():
+        n_variants, _, n_classes = sampled.inner[0].shape
+        log_p[part] = np.empty((n_variants, len(train), n_classes), dtype=np.float32)
+        for fold, (n, rows) in enumerate(nested.uses[number]):
+            tested = nested.inner[n][1]
+            log_p[part][:, where[rows]] = sampled.inner[n][:, np.searchsorted(tested, rows)]
+            inner_fold[where[rows]] = fold
+    return _Evidence(nested.y[train], inner_fold, log_p)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which heads, with which of the compared settings, and how they are put together."""
+
+    parts: tuple[tuple[Part, int], ...]
+    parameters: np.ndarray | None  # (P + C,), None: the head as it is
+
+    def name(self, settings: HeadSettings) -> str:
+        """In words, such as ``logistic 0.01`` or ``0.6 logistic 0.01 + 0.5 boosting``."""
+        words = []
+        for n, ((kind, block), variant) in enumerate(self.parts):
+            word = kind if kind != "logistic" else f"logistic {settings.penalties[variant]:g}"
+            word += "" if block == VECTOR else f" of {block}"
+            if len(self.parts) > 1 and self.parameters is not None:
+                word = f"{self.parameters[n]:.2f} {word}"
+            words.append(word)
+        return " + ".join(words)
+
+
+def _recipe(
+    kind: str, parts: Sequence[Part], evidence: _Evidence, settings: HeadSettings
+) -> Recipe:
+    best = {part: _best_variant(evidence.log_p[part], evidence.y) for part in parts}
+    if kind in BASE_KINDS:
+        return _put_together([p for p in parts if p[0] == kind], best, evidence, settings)
+    candidates = [part for part in parts if part[0] in settings.candidates]
+    together = _put_together(candidates, best, evidence, settings)
+    if kind == "blend" or len(candidates) == 1:
+        return together
+    bases = list(dict.fromkeys(base for base, _ in candidates))
+    options = [
+        _put_together([p for p in candidates if p[0] == base], best, evidence, settings)
+        for base in bases
+    ]
+    options.append(together)
+    return min(options, key=lambda recipe: _honest_loss(recipe, evidence))
+
+
+def _put_together(
+    parts: Sequence[Part], best: Mapping[Part, int], evidence: _Evidence, settings: HeadSettings
+) -> Recipe:
+    if len(parts) == 1 and not settings.calibrate:
+        return Recipe(((parts[0], best[parts[0]]),), None)
+    z = np.stack([evidence.log_p[part][best[part]] for part in parts], axis=1)
+    parameters = fit_blend(z, evidence.y)
+    used = [n for n in range(len(parts)) if parameters[n] > 0] or [0]
+    chosen = tuple((parts[n], best[parts[n]]) for n in used)
+    return Recipe(chosen, np.append(parameters[used], parameters[len(parts) :]))
+
+
+def _honest_loss(recipe: Recipe, evidence: _Evidence) -> float:
+    """Log loss a user, with weights and calibration fitted on the other inner folds."""
+    z = np.stack([evidence.log_p[part][variant] for part, variant in recipe.parts], axis=1)
+    y, total = evidence.y, 0.0
+    for fold in np.unique(evidence.inner_fold):
+        test = evidence.inner_fold == fold
+        log_p = blended(z[test], fit_blend(z[~test], y[~test]))
+        total -= float(log_p[np.arange(len(log_p)), y[test]].sum())
+    return total / len(y)
+
+
+def _best_variant(log_p: np.ndarray, y: np.ndarray) -> int:
+    """The setting of the highest AUC among users that the heads were not trained on. log_p: (V, n, C)."""
+    if len(log_p) == 1:
+        return 0
+    return int(np.argmax([auc(y, part) for part in log_p]))
