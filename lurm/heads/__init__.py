@@ -8,11 +8,19 @@ Kinds are in `settings.KINDS`: logistic regression, the paper's MLP, boosted tre
 which chooses among these.
 """
 
-from lurm.heads.choice import BlendedHead, Head, fit, out_of_fold, predict
+from lurm.heads.choice import (
+    BlendedHead,
+    Head,
+    carry_heads,
+    fit,
+    fold_heads,
+    out_of_fold,
+    predict,
+)
 from lurm.heads.files import load_head, save_head
 from lurm.heads.folds import deal, splits, stratified_folds
 from lurm.heads.mlp import MlpHead, normalizer
-from lurm.heads.paper import Training, carry_heads, cross_validate, fold_heads, train_head
+from lurm.heads.paper import Training, cross_validate, train_head
 from lurm.heads.predictions import predictions
 from lurm.heads.scores import Scores, roc_curves, roc_table
 from lurm.heads.settings import BASE_KINDS, KINDS, HeadSettings

@@ -22,7 +22,7 @@ def fit_blend(z: np.ndarray, y: np.ndarray, parts: Sequence[int] | None = None) 
 
     z: (U, P, C) log probabilities; y: (U,) class index; parts: the heads that may have weight.
     """
-    n_users, n_parts, n_classes = z.shape
+    _, n_parts, n_classes = z.shape
     allowed = np.zeros(n_parts, dtype=bool)
     allowed[list(range(n_parts) if parts is None else parts)] = True
     while True:
@@ -132,7 +132,7 @@ def _stepped(
     loss: Callable[[np.ndarray], float],
     now: float,
 ) -> tuple[np.ndarray, float, bool]:
-    """The parameters after the step, halved until the loss does not rise; their loss; whether it was the last."""
+    """Parameters after the step, halved until the loss does not rise; their loss; whether to end."""
     for _ in range(30):
         then = loss(theta + step)
         if then <= now:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lurm.heads.folds import Job, deal
+from lurm.heads.folds import Job, deal, validation_users
 from lurm.heads.parallel import in_threads
 from lurm.heads.settings import HeadSettings
 
@@ -54,7 +54,7 @@ def fit_boosting(
     if not np.isfinite(x).all():
         raise ValueError("inputs of a head should be finite, found NaN or infinity")
     order = deal(y, np.random.default_rng(seed))
-    held_back = np.diff(np.ceil(np.arange(len(y) + 1) * settings.validation_share)) > 0
+    held_back = validation_users(len(y), settings.validation_share)
     train, validation = np.sort(order[~held_back]), np.sort(order[held_back])
     several = {"objective": "multiclass", "num_class": n_classes}
     parameters = {
@@ -63,7 +63,7 @@ def fit_boosting(
         "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.leaf_size,
         "lambda_l2": 1.0,
-        "feature_fraction": settings.column_share,
+        "feature_fraction_bynode": settings.column_share,
         "max_bin": 63,
         "num_threads": 1,
         "deterministic": True,

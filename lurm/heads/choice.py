@@ -10,8 +10,8 @@ blend of that kind on each.
 Letters: U users, n users of a task, d width, C classes, V settings of a kind that are compared.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -96,38 +96,32 @@ def out_of_fold(
 ) -> dict[str, dict[str, Scores]]:
     """Scores of every kind of head for every task, by kind and by task; all heads train side by side.
 
-    The folds are those of :func:`lurm.heads.folds.splits`, of each task by itself. The results do not depend
-    on ``n_threads``, nor on what other tasks or kinds are asked for, but for rounding.
+    The folds are those of :func:`lurm.heads.folds.splits`, of each task by itself. Results are the same for
+    any ``n_threads``, and for other tasks and kinds beside them but for rounding.
 
     Args:
         x: inputs of all users, (U, d) float32 or a mapping of blocks to such.
-        tasks: users of each task, as rows of ``x``, and their classes; every class at least ``folds`` times.
+        tasks: users of each task, as rows of ``x``, and their classes, each at least ``folds`` times.
         kinds: of `settings.KINDS`.
+        folds: of each cross-validation, 2 or more.
+        repeats: cross-validations with other folds.
+        seed: of folds and of heads.
+        settings: what heads are trained with.
+        n_threads: heads that train at the same time, or batches of them.
 
     Raises:
         ValueError: a kind is unknown, a class has fewer users than there are folds, or inputs are not
             finite or all equal.
     """
     settings = settings or HeadSettings()
-    blocks = _blocks(x)
-    parts = _parts(kinds, blocks, settings)
-    for name, labels in tasks.items():
-        _check_classes(name, labels.y, folds)
-    nested = {name: nested_splits(labels.y, folds, repeats, seed) for name, labels in tasks.items()}
-    found = {
-        part: _sampled(blocks, part, tasks, nested, seed, settings, n_threads) for part in parts
-    }
+    run = _cross_validated(_blocks(x), tasks, kinds, folds, repeats, seed, settings, n_threads)
     scores: dict[str, dict[str, Scores]] = {kind: {} for kind in kinds}
     for name, labels in tasks.items():
-        of_task = {part: found[part][name] for part in parts}
         results = {kind: Scores() for kind in kinds}
-        for number, (train, test) in enumerate(nested[name].outer):
-            evidence = _evidence(of_task, nested[name], number, train)
-            outer = {part: of_task[part].outer[number] for part in parts}
-            for kind in kinds:
-                recipe = _recipe(kind, parts, evidence, settings)
-                z = np.stack([outer[part][v] for part, v in recipe.parts], axis=1)
-                log_p = z[:, 0] if recipe.parameters is None else blended(z, recipe.parameters)
+        for number, (_, test) in enumerate(run.nested[name].outer):
+            recipes = run.recipes(name, number, kinds, settings)
+            for kind, recipe in recipes.items():
+                log_p = recipe.log_probabilities(run.found[name], number)
                 results[kind].add(labels.y[test], test, np.exp(log_p), recipe.name(settings))
         for kind in kinds:
             scores[kind][name] = results[kind]
@@ -153,29 +147,109 @@ def fit(
     Raises:
         ValueError: as :func:`out_of_fold`.
     """
-    settings = settings or HeadSettings()
-    blocks = _blocks(x)
+    settings, blocks = settings or HeadSettings(), _blocks(x)
     parts = _parts([kind], blocks, settings)
-    _check_classes("task", y, folds)
     rows = np.arange(len(y))
-    if _needs_evidence(kind, parts, settings):
+    labels = TaskLabels(rows, y, tuple(map(str, range(n_classes))))
+    recipe = Recipe(((parts[0], 0),), None)
+    if _needs_evidence([kind], parts, settings):
+        _check_classes("task", y, folds)
         inner = list(splits(y, folds, 1, seed))
-        labels = TaskLabels(rows, y, tuple(map(str, range(n_classes))))
         nested = Nested(y, [], inner, [[(n, test) for n, (_, test) in enumerate(inner)]])
-        of_task = {
-            part: _sampled(blocks, part, {"": labels}, {"": nested}, seed, settings, n_threads)[""]
-            for part in parts
-        }
-        recipe = _recipe(kind, parts, _evidence(of_task, nested, 0, rows), settings)
-    else:
-        recipe = Recipe(((parts[0], 0),), None)
+        found = _sampled(blocks, parts, {"": labels}, {"": nested}, seed, settings, n_threads)
+        recipe = _recipe(kind, parts, _evidence(found[""], nested, 0, rows), settings)
+    return _cook(recipe, blocks, y, n_classes, settings, seed)
+
+
+def fold_heads(
+    x: Inputs,
+    y: np.ndarray,
+    *,
+    kind: str = "auto",
+    folds: int = 5,
+    repeats: int = 2,
+    seed: int = 0,
+    settings: HeadSettings | None = None,
+    n_threads: int = 1,
+) -> Iterator[tuple[Head, np.ndarray]]:
+    """The heads that :func:`out_of_fold` scores, of one task: each with the rows of its test part.
+
+    x: (U, d) float32 or a mapping of blocks to such; y: (U,) class index.
+
+    Raises:
+        ValueError: as :func:`out_of_fold`.
+    """
+    settings, blocks = settings or HeadSettings(), _blocks(x)
+    labels = TaskLabels(np.arange(len(y)), y, tuple(map(str, range(int(y.max()) + 1))))
+    run = _cross_validated(
+        blocks, {"task": labels}, [kind], folds, repeats, seed, settings, n_threads, outer=False
+    )
+    for number, (train, test) in enumerate(run.nested["task"].outer):
+        recipe = run.recipes("task", number, [kind], settings)[kind]
+        seen = {name: part[train] for name, part in blocks.items()}
+        n_classes = len(labels.classes)
+        yield _cook(recipe, seen, y[train], n_classes, settings, seed + number), test
+
+
+def carry_heads(
+    x: Inputs,
+    others: Mapping[str, Inputs],
+    y: np.ndarray,
+    *,
+    kind: str = "auto",
+    folds: int = 5,
+    repeats: int = 2,
+    seed: int = 0,
+    settings: HeadSettings | None = None,
+    n_threads: int = 1,
+) -> tuple[list[float], dict[str, list[float]]]:
+    """AUC of every fold (K) of heads trained on ``x``: on its own vectors, and on other vectors by name.
+
+    The other vectors (U, d) are of the same users, by another model; a head is scored on them with users
+    that it was not trained on. The rest is as for :func:`fold_heads`.
+    """
+    own: list[float] = []
+    carried: dict[str, list[float]] = {name: [] for name in others}
+    heads = fold_heads(
+        x,
+        y,
+        kind=kind,
+        folds=folds,
+        repeats=repeats,
+        seed=seed,
+        settings=settings,
+        n_threads=n_threads,
+    )
+    for head, test in heads:
+        own.append(auc(y[test], predict(head, _rows(x, test))))
+        for name, other in others.items():
+            carried[name].append(auc(y[test], predict(head, _rows(other, test))))
+    return own, carried
+
+
+def _rows(x: Inputs, rows: np.ndarray) -> Inputs:
+    return {name: part[rows] for name, part in _blocks(x).items()}
+
+
+def _cook(
+    recipe: "Recipe",
+    blocks: Mapping[str, np.ndarray],
+    y: np.ndarray,
+    n_classes: int,
+    settings: HeadSettings,
+    seed: int,
+) -> Head:
     heads = tuple(
         (block, _fit_part(blocks[block], y, n_classes, base, variant, settings, seed))
         for (base, block), variant in recipe.parts
     )
-    if recipe.parameters is None:
+    plain = recipe.parameters is None and heads[0][0] == VECTOR
+    if plain:
         return heads[0][1]
-    return BlendedHead(heads, recipe.parameters)
+    parameters = recipe.parameters
+    if parameters is None:  # the head as it is, of another block
+        parameters = np.append(1.0, np.zeros(n_classes))
+    return BlendedHead(heads, parameters)
 
 
 def _fit_part(
@@ -215,41 +289,91 @@ def _parts(
     return [(kind, block) for kind in bases for block in blocks]
 
 
-def _needs_evidence(kind: str, parts: Sequence[Part], settings: HeadSettings) -> bool:
-    return settings.calibrate or len(parts) > 1 or kind in ("logistic", "blend", "auto")
+def _needs_evidence(kinds: Sequence[str], parts: Sequence[Part], settings: HeadSettings) -> bool:
+    """Whether anything is to be chosen or fitted besides the heads themselves."""
+    n_blocks = len({block for _, block in parts})
+    return settings.calibrate or n_blocks > 1 or not {"mlp", "boosting"}.issuperset(kinds)
 
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Log probabilities (V, t, C) of the test users of all outer and inner splits of a task."""
+    """Log probabilities (V, t, C) of the test users of all outer and inner splits of a task, by part."""
 
-    outer: list[np.ndarray]
-    inner: list[np.ndarray]
+    outer: dict[Part, list[np.ndarray]]
+    inner: dict[Part, list[np.ndarray]]
 
 
 def _sampled(
     blocks: Mapping[str, np.ndarray],
-    part: Part,
+    parts: Sequence[Part],
     tasks: Mapping[str, TaskLabels],
     nested: Mapping[str, Nested],
     seed: int,
     settings: HeadSettings,
     n_threads: int,
 ) -> dict[str, _Sampled]:
-    kind, block = part
-    jobs, counts = [], {}
+    """Heads of all tasks, parts and splits, by task."""
+    jobs = []
     for name, labels in tasks.items():
-        pairs = nested[name].outer + nested[name].inner
-        counts[name] = len(nested[name].outer), len(pairs)
-        for number, (train, test) in enumerate(pairs):
-            rows, y = labels.rows, labels.y
+        rows, y = labels.rows, labels.y
+        for number, (train, test) in enumerate(nested[name].outer + nested[name].inner):
             jobs.append(Job(rows[train], y[train], len(labels.classes), rows[test], seed + number))
-    found = iter(_OUT_OF_SAMPLE[kind](blocks[block], jobs, settings, n_threads))
-    sampled = {}
-    for name, (n_outer, n_all) in counts.items():
-        every = [next(found) for _ in range(n_all)]
-        sampled[name] = _Sampled(every[:n_outer], every[n_outer:])
+    sampled = {name: _Sampled({}, {}) for name in tasks}
+    for kind, block in parts:
+        found = iter(_OUT_OF_SAMPLE[kind](blocks[block], jobs, settings, n_threads))
+        for name in tasks:
+            sampled[name].outer[kind, block] = [next(found) for _ in nested[name].outer]
+            sampled[name].inner[kind, block] = [next(found) for _ in nested[name].inner]
     return sampled
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A nested cross-validation of several tasks."""
+
+    parts: list[Part]
+    nested: Mapping[str, Nested]
+    found: Mapping[str, _Sampled]
+    plain: bool  # nothing is chosen or fitted besides the heads themselves
+
+    def recipes(
+        self, task: str, number: int, kinds: Sequence[str], settings: HeadSettings
+    ) -> dict[str, "Recipe"]:
+        """What the training part of an outer fold says each kind should be made of."""
+        if self.plain:
+            return {
+                kind: Recipe(((p, 0),), None) for p in self.parts for kind in kinds if p[0] == kind
+            }
+        train = self.nested[task].outer[number][0]
+        evidence = _evidence(self.found[task], self.nested[task], number, train)
+        return {kind: _recipe(kind, self.parts, evidence, settings) for kind in kinds}
+
+
+def _cross_validated(
+    blocks: Mapping[str, np.ndarray],
+    tasks: Mapping[str, TaskLabels],
+    kinds: Sequence[str],
+    folds: int,
+    repeats: int,
+    seed: int,
+    settings: HeadSettings,
+    n_threads: int,
+    outer: bool = True,
+) -> _Run:
+    """Train all that the kinds need, on all splits; without ``outer`` on the inner ones only."""
+    parts = _parts(kinds, blocks, settings)
+    for name, labels in tasks.items():
+        _check_classes(name, labels.y, folds)
+    nested = {name: nested_splits(labels.y, folds, repeats, seed) for name, labels in tasks.items()}
+    plain = not _needs_evidence(kinds, parts, settings)
+    wanted = {
+        name: replace(n, outer=n.outer if outer else [], inner=[] if plain else n.inner)
+        for name, n in nested.items()
+    }
+    # seeds follow the numbers of splits, which those of inner ones go on from
+    first = seed if outer else seed + folds * repeats
+    found = _sampled(blocks, parts, tasks, wanted, first, settings, n_threads)
+    return _Run(parts, nested, found, plain)
 
 
 @dataclass(frozen=True)
@@ -261,19 +385,17 @@ class _Evidence:
     log_p: dict[Part, np.ndarray]  # (V, n, C)
 
 
-def _evidence(
-    of_task: Mapping[Part, _Sampled], nested: Nested, number: int, train: np.ndarray
-) -> _Evidence:
+def _evidence(found: _Sampled, nested: Nested, number: int, train: np.ndarray) -> _Evidence:
     where = np.full(len(nested.y), -1)
     where[train] = np.arange(len(train))
     inner_fold = np.zeros(len(train), dtype=np.int64)
     log_p = {}
-    for part, sampled in of_task.items():
-        n_variants, _, n_classes = sampled.inner[0].shape
+    for part, inner in found.inner.items():
+        n_variants, _, n_classes = inner[0].shape
         log_p[part] = np.empty((n_variants, len(train), n_classes), dtype=np.float32)
         for fold, (n, rows) in enumerate(nested.uses[number]):
             tested = nested.inner[n][1]
-            log_p[part][:, where[rows]] = sampled.inner[n][:, np.searchsorted(tested, rows)]
+            log_p[part][:, where[rows]] = inner[n][:, np.searchsorted(tested, rows)]
             inner_fold[where[rows]] = fold
     return _Evidence(nested.y[train], inner_fold, log_p)
 
@@ -284,6 +406,11 @@ class Recipe:
 
     parts: tuple[tuple[Part, int], ...]
     parameters: np.ndarray | None  # (P + C,), None: the head as it is
+
+    def log_probabilities(self, found: _Sampled, number: int) -> np.ndarray:
+        """Log probabilities (t, C) of the test users of an outer split."""
+        z = np.stack([found.outer[part][number][v] for part, v in self.parts], axis=1)
+        return z[:, 0] if self.parameters is None else blended(z, self.parameters)
 
     def name(self, settings: HeadSettings) -> str:
         """In words, such as ``logistic 0.01`` or ``0.6 logistic 0.01 + 0.5 boosting``."""

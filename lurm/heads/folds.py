@@ -18,6 +18,11 @@ def deal(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return order[np.argsort(y[order], kind="stable")]
 
 
+def validation_users(n_users: int, share: float) -> np.ndarray:
+    """Which of the users that :func:`deal` puts in order are held back, (U,) bool: one at least."""
+    return np.diff(np.ceil(np.arange(n_users + 1) * share)) > 0
+
+
 def stratified_folds(y: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
     """Fold of every user, (U,) int64; fold sizes, overall and per class, differ by one at most."""
     fold = np.empty(len(y), dtype=np.int64)
@@ -88,8 +93,3 @@ def nested_splits(y: np.ndarray, folds: int, repeats: int, seed: int) -> Nested:
                 uses[first + k].append((len(inner), parts[j]))
                 inner.append((without, np.sort(np.concatenate([parts[j], parts[k]]))))
     return Nested(y, outer, inner, uses)
-
-
-def inner_of_all(y: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Splits of all users, by which the head that is trained on all of them is chosen."""
-    return list(splits(y, folds, 1, seed))

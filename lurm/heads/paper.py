@@ -1,11 +1,11 @@
-"""The paper's heads by themselves: one MLP a task, its cross-validation, its use on other vectors.
+"""The paper's heads by themselves: one MLP a task, and its cross-validation.
 
 Letters: U users, d width of a user vector, C classes, K folds x repeats.
 
 The same input and seed give the same bytes for a fixed number of threads; the stage takes one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -15,7 +15,6 @@ from lurm.heads.folds import splits
 from lurm.heads.mlp import MlpHead, fit_mlp
 from lurm.heads.scores import Scores
 from lurm.heads.settings import HeadSettings
-from lurm.metrics import auc
 
 
 class Training(TypedDict, total=False):
@@ -42,7 +41,7 @@ def train_head(
     return fit_mlp(x, y, n_classes, HeadSettings(**training), seed)
 
 
-def fold_heads(
+def _fold_heads(
     x: np.ndarray,
     y: np.ndarray,
     *,
@@ -68,30 +67,6 @@ def fold_heads(
         yield train_head(x[train], y[train], len(counts), seed=seed + number, **training), test
 
 
-def carry_heads(
-    x: np.ndarray,
-    others: Mapping[str, np.ndarray],
-    y: np.ndarray,
-    *,
-    folds: int,
-    repeats: int,
-    seed: int,
-    **training: Unpack[Training],
-) -> tuple[list[float], dict[str, list[float]]]:
-    """AUC of every fold (K) with heads trained on ``x``: on its own vectors, and on other vectors by name.
-
-    The other vectors (U, d) are of the same users, by another model; a head meets them of users only that
-    it was not trained on. The rest is as for :func:`cross_validate`.
-    """
-    own: list[float] = []
-    carried: dict[str, list[float]] = {name: [] for name in others}
-    for head, test in fold_heads(x, y, folds=folds, repeats=repeats, seed=seed, **training):
-        own.append(auc(y[test], predict(head, x[test])))
-        for name, other in others.items():
-            carried[name].append(auc(y[test], predict(head, other[test])))
-    return own, carried
-
-
 def cross_validate(
     x: np.ndarray,
     y: np.ndarray,
@@ -109,6 +84,6 @@ def cross_validate(
         ValueError: a class has fewer users than there are folds, or the vectors are not usable.
     """
     scores = Scores()
-    for head, test in fold_heads(x, y, folds=folds, repeats=repeats, seed=seed, **training):
+    for head, test in _fold_heads(x, y, folds=folds, repeats=repeats, seed=seed, **training):
         scores.add(y[test], test, predict(head, x[test]), head.kind)
     return scores
