@@ -105,3 +105,34 @@ def roc_curve(positive: np.ndarray, score: np.ndarray, grid: np.ndarray) -> np.n
     curve = np.interp(grid, fpr, tpr)
     curve[0] = 0.0
     return curve
+
+
+def brier_score(y: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean squared error of the probabilities: of the second class when there are two, else their sum.
+
+    The scale that scikit-learn's ``brier_score_loss`` takes, too. y: (n,) class index;
+    probabilities: (n, C).
+    """
+    n_classes = probabilities.shape[1]
+    squares = (probabilities - np.eye(n_classes)[y]) ** 2
+    return float((squares[:, 1] if n_classes == 2 else squares.sum(axis=1)).mean())
+
+
+def calibration_error(y: np.ndarray, probabilities: np.ndarray, n_bins: int = 10) -> float:
+    """Expected calibration error: mean distance between what was predicted and what share it was.
+
+    Users are sorted by the predicted probability of a class and cut into bins of equal size; with two
+    classes for the second, with more for each, of which the mean is taken ("class-wise": M. Kull and
+    others, "Beyond temperature scaling", NeurIPS 2019). By chance alone a bin of m users is off by about
+    ``sqrt(p (1 - p) / m)``. y: (n,) class index; probabilities: (n, C).
+    """
+    n_classes = probabilities.shape[1]
+    errors = []
+    for c in [1] if n_classes == 2 else range(n_classes):
+        order = np.argsort(probabilities[:, c], kind="stable")
+        gaps = [
+            len(part) * abs(probabilities[part, c].mean() - (y[part] == c).mean())
+            for part in np.array_split(order, min(n_bins, len(order)))
+        ]
+        errors.append(sum(gaps) / len(order))
+    return float(np.mean(errors))

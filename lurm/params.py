@@ -211,11 +211,28 @@ class WatchDrift(Section):
     limits: DriftLimits
 
 
+class Boosting(Section):
+    trees: Count
+    learning_rate: Positive
+    leaves: Annotated[int, Field(ge=2)]
+    leaf_size: Count
+    column_share: Annotated[float, Field(gt=0, le=1)]
+    patience: Count
+
+
+HeadKind = Literal["logistic", "mlp", "boosting"]
+
+
 class Evaluation(Section):
     as_of: Month
-    label_months: tuple[Month, ...] = Field(min_length=1, strict=False)
+    label_months: tuple[Month, ...] = Field(strict=False)
     folds: Annotated[int, Field(ge=2)]
     repeats: Count
+    head: HeadKind | Literal["auto", "blend"]
+    candidates: tuple[HeadKind, ...] = Field(min_length=1, strict=False)
+    calibrate: bool
+    penalties: tuple[Positive, ...] = Field(min_length=1, strict=False)
+    boosting: Boosting
     hidden: Count
     learning_rate: Positive
     batch_size: Count
@@ -227,7 +244,17 @@ class Evaluation(Section):
     seed: Seed
 
     @model_validator(mode="after")
+    def _penalties_ascend(self) -> "Evaluation":
+        if list(self.penalties) != sorted(set(self.penalties)):
+            raise ValueError(
+                f"evaluation.penalties: expected ascending numbers, got {list(self.penalties)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _labels_come_after(self) -> "Evaluation":
+        if not self.label_months:
+            return self
         check_consecutive(self.label_months, "evaluation.label_months")
         if month_number(self.label_months[0]) <= month_number(self.as_of):
             raise ValueError(
@@ -265,6 +292,7 @@ class Task(Section):
     labels: str
     column: str
     value: str | None = None
+    inputs: Literal["vector", "vector+counts"] = "vector"
 
 
 class Params(Section):
@@ -310,6 +338,12 @@ class Params(Section):
             raise ValueError(
                 f"evaluation.as_of ({self.evaluation.as_of}) must not lie before training.through "
                 f"({self.training.through}): the models would have seen what the tasks ask about"
+            )
+        asking = [name for name, task in self.tasks.items() if task.value is not None]
+        if asking and not self.evaluation.label_months:
+            raise ValueError(
+                f"evaluation.label_months: expected the months that {', '.join(asking)} ask about, got "
+                "none; name them, or keep tasks of attributes only"
             )
         if self.training.months[0] != months[0]:
             raise ValueError(

@@ -1,7 +1,8 @@
 """What the first month is held against: the interests as the models were trained on them.
 
 In:  the table of interests, with the behaviors of the training months in each.
-Out: the state of the drift before the first month (lurm/drift.py).
+Out: the state of the drift before the first month (lurm/drift.py); a table of labels without rows, so that
+     the folder of label months exists where no task asks about any.
 """
 
 import argparse
@@ -9,9 +10,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from lurm.console import run_stage
 from lurm.drift import TRAINING, to_table
 from lurm.storage import read_parquet, write_parquet
+from lurm.tables import LABELS
 
 log = logging.getLogger("open_drift")
 
@@ -19,7 +23,7 @@ log = logging.getLogger("open_drift")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("interests", "state"):
+    for name in ("interests", "state", "labels"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
 
@@ -28,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_parquet(
         to_table({TRAINING: {"figure": {}, "interest": masses}}), args.state / "measures.parquet"
     )
+    write_parquet(pa.schema({**LABELS, "user_id": pa.string()}).empty_table(), args.labels)
     log.info("%s: %d interests, %.0f behaviors", args.state, len(masses), sum(masses.values()))
 
 

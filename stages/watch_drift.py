@@ -114,8 +114,13 @@ def score_heads(args: argparse.Namespace, params: Params) -> dict[str, Any] | No
 
     Leaves in the state what later months will need.
     """
-    tasks = {name: task for name, task in params.tasks.items() if task.value is not None}
     labels = params.evaluation.label_months
+    asked_about = [name for name, task in params.tasks.items() if task.value is not None]
+    files = month_files(args.heads, asked_about, ".json") if asked_about else []
+    trained = dict(zip(asked_about, map(read_json, files), strict=True))
+    tasks = {name: params.tasks[name] for name in asked_about if "skipped" not in trained[name]}
+    if not tasks:
+        return None
     gap = month_number(labels[0]) - month_number(params.evaluation.as_of)
     month = month_number(args.month)
     waiting = gap + len(labels) - 1
@@ -139,19 +144,20 @@ def score_heads(args: argparse.Namespace, params: Params) -> dict[str, Any] | No
                 write_parquet(tables[kind][number], path)
 
     predicted = tables["predictions"].get(month - waiting)
-    if not tasks or predicted is None or len(tables["labels"]) < len(labels):
+    if predicted is None or len(tables["labels"]) < len(labels):
         return None
     as_of = month_name(month - waiting)
-    files = month_files(args.heads, list(tasks), ".json")
     came = pa.concat_tables(tables["labels"].values())
     scored = []
-    for (name, task), file in zip(tasks.items(), files, strict=True):
+    for name, task in tasks.items():
         of_task = (pc.field("column") == task.column) & (pc.field("value") == task.value)
         users = came.filter(of_task)["user_id"].combine_chunks()
         yes = pc.is_in(predicted["user_id"], value_set=users.cast(predicted["user_id"].type))
+        if name not in predicted.column_names:
+            continue
         probabilities = predicted[name].to_numpy()
         scores = drift.score_head(
-            probabilities, np.asarray(yes, dtype=bool), read_json(file)["auc"]
+            probabilities, np.asarray(yes, dtype=bool), trained[name]["auc"]
         )
         scored.append({"task": name, **scores})
     return {"as_of": as_of, "judged": as_of > params.evaluation.as_of, "tasks": scored}

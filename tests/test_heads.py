@@ -93,7 +93,7 @@ def test_heads_and_normalizers_never_see_the_test_part(monkeypatch):
             heads.append(train_head(*args, **kwargs))
             return heads[-1]
 
-        monkeypatch.setattr("lurm.heads.train_head", keep)
+        monkeypatch.setattr("lurm.heads.paper.train_head", keep)
         cross_validate(vectors, y, repeats=1, **QUICK)
         first_heads.append(heads[0])
     assert torch.equal(first_heads[0].mean, first_heads[1].mean)

@@ -99,7 +99,7 @@ class Retrain(Section):
     first: Month
     last: Month
     through: Month
-    label_months: Annotated[tuple[Month, ...], Field(min_length=1, strict=False)]
+    label_months: Annotated[tuple[Month, ...], Field(strict=False)]
 
     @property
     def title(self) -> str:
@@ -177,7 +177,7 @@ def plan_retraining(workspace: Workspace, first: str | None, through: str | None
     """
     settings = workspace.params()
     as_of, labels = settings["evaluation"]["as_of"], settings["evaluation"]["label_months"]
-    gap = month_number(labels[0]) - month_number(as_of)
+    gap = month_number(labels[0]) - month_number(as_of) if labels else 1
     known = list(settings["months"])
     there = sorted({*known, *delivered_months(workspace.places.landing)})
     if not there:
@@ -192,11 +192,11 @@ def plan_retraining(workspace: Workspace, first: str | None, through: str | None
         through = month_name(latest - len(labels) - gap + 1)
     start = month_number(through) + gap
     label_months = [month_name(start + n) for n in range(len(labels))]
-    needed = months_between(first, label_months[-1])
+    needed = months_between(first, label_months[-1] if labels else through)
     absent = [month for month in needed if month not in there]
     if absent or month_number(through) < month_number(first):
         raise ValueError(
-            f"retraining on {first}..{through} with labels of {', '.join(label_months)}: expected all "
+            f"retraining on {first}..{through} with labels of {', '.join(label_months) or 'no month'}: expected all "
             f"these months to be in or delivered, missing {', '.join(absent) or 'months to learn from'}; "
             "deliver them, or choose an earlier month"
         )
