@@ -22,6 +22,7 @@ from lurm.heads.logistic import LogisticHead, fit_logistic, logistic_out_of_samp
 from lurm.heads.mlp import MlpHead, fit_mlp, mlp_out_of_sample
 from lurm.heads.scores import Scores
 from lurm.heads.settings import BASE_KINDS, KINDS, HeadSettings
+from lurm.heads.sparse import VARIANTS, fit_sparse, sparse_out_of_sample
 from lurm.metrics import auc
 from lurm.tasks import TaskLabels
 
@@ -31,6 +32,7 @@ Part = tuple[str, str]  # kind and block
 VECTOR = "vector"  # the block of inputs that are not a mapping
 _OUT_OF_SAMPLE = {
     "logistic": logistic_out_of_sample,
+    "sparse": sparse_out_of_sample,
     "mlp": mlp_out_of_sample,
     "boosting": boosting_out_of_sample,
 }
@@ -263,6 +265,8 @@ def _fit_part(
 ) -> BaseHead:
     if kind == "logistic":
         return fit_logistic(x, y, n_classes, settings.penalties[variant])
+    if kind == "sparse":
+        return fit_sparse(x, y, n_classes, variant)
     if kind == "mlp":
         return fit_mlp(x, y, n_classes, settings, seed)
     return fit_boosting(x, y, n_classes, settings, seed)
@@ -416,7 +420,11 @@ class Recipe:
         """In words, such as ``logistic 0.01`` or ``0.6 logistic 0.01 + 0.5 boosting``."""
         words = []
         for n, ((kind, block), variant) in enumerate(self.parts):
-            word = kind if kind != "logistic" else f"logistic {settings.penalties[variant]:g}"
+            word = kind
+            if kind == "logistic":
+                word = f"logistic {settings.penalties[variant]:g}"
+            if kind == "sparse":
+                word = "sparse {} {:g}".format(*VARIANTS[variant])
             word += "" if block == VECTOR else f" of {block}"
             if len(self.parts) > 1 and self.parameters is not None:
                 word = f"{self.parameters[n]:.2f} {word}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-BASE_KINDS = ("logistic", "mlp", "boosting")
+BASE_KINDS = ("logistic", "sparse", "mlp", "boosting")
 KINDS = (*BASE_KINDS, "blend", "auto")
 
 
