@@ -12,6 +12,7 @@ Letters: U users, n users of a task, d width, C classes, V settings of a kind th
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,16 @@ class BlendedHead:
 
 
 Head = BaseHead | BlendedHead
+
+
+def parts_of(head: Head) -> list[dict[str, Any]]:
+    """What a head is made of, as JSON objects: kind, block of inputs, and weight of its log odds."""
+    if not isinstance(head, BlendedHead):
+        return [{"kind": head.kind, "inputs": VECTOR, "weight": 1.0}]
+    return [
+        {"kind": part.kind, "inputs": block, "weight": round(float(weight), 4)}
+        for (block, part), weight in zip(head.parts, head.parameters, strict=False)
+    ]
 
 
 def predict(head: Head, x: Inputs) -> np.ndarray:

@@ -29,6 +29,7 @@ def make_release(run=None, **changes):
         smen=run.smen,
         confidence={"users": 2400, "points": POINTS},
         heads=run.heads,
+        skipped=run.skipped,
         scores=run.scores,
     )
     return replace(release, **changes)

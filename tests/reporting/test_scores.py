@@ -25,9 +25,9 @@ def test_the_terminal_shows_an_aligned_table_and_where_the_page_lies(tmp_path, c
     assert capsys.readouterr().out.splitlines() == [
         "Model v, scores in percent",
         "",
-        "task    users         AUC   ACC",
-        "coffee  1,234  80.0 ± 0.6  61.5",
-        "age        17  60.0 ± 0.6  61.5",
+        "task    users         AUC   ACC  Brier  calib.",
+        "coffee  1,234  80.0 ± 0.6  61.5   23.4     1.2",
+        "age        17  60.0 ± 0.6  61.5   23.4     1.2",
         "mean           70.0 ± 0.5",
         "",
         "Report: reports/report.html",
@@ -36,4 +36,4 @@ def test_the_terminal_shows_an_aligned_table_and_where_the_page_lies(tmp_path, c
 
 def test_without_tasks_there_is_no_mean():
     assert summary([], "v")["mean_auc"] is None
-    assert table(summary([], "v")) == "task  users  AUC  ACC"
+    assert table(summary([], "v")) == "task  users  AUC  ACC  Brier  calib."
