@@ -10,6 +10,7 @@ Out: JSON with the AUC of every fold: `standing`, heads trained and scored on th
 
 import argparse
 import logging
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         repeats=settings.repeats,
         seed=settings.seed,
         settings=HeadSettings.of(settings.model_dump()),
+        n_threads=len(os.sched_getaffinity(0)),  # the results are the same for any number
     )
     own, carried = carry(inputs(old_x), {name: inputs(other) for name, other in others.items()})
     scores = {"standing": own, **carried}

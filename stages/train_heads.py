@@ -8,6 +8,7 @@ Out: the head trained on all users of the task, its scores as JSON, its mean ROC
 
 import argparse
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.task not in params.tasks:
         raise ValueError(f"--task: expected one of {', '.join(params.tasks)}, got {args.task!r}")
     task = params.tasks[args.task]
-    torch.set_num_threads(1)  # small products: a second thread costs more than it brings
+    torch.set_num_threads(1)  # of each thread that trains
     torch.use_deterministic_algorithms(True)
 
     user_ids = read_parquet(args.vectors, ["user_id"])["user_id"]
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ids = vectors["user_id"].combine_chunks()
         x = {VECTOR: vector_matrix(vectors), COUNTS: interest_counts(bags, ids, interests)}
         about["interests"] = interests.tolist()
+    threads = len(os.sched_getaffinity(0))  # the results are the same for any number
     how = HeadSettings.of(settings.model_dump())
     own = replace(labels, rows=np.arange(len(labels.y)))
     scores = out_of_fold(
@@ -97,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         repeats=settings.repeats,
         seed=settings.seed,
         settings=how,
+        n_threads=threads,
     )[settings.head][args.task]
     head = fit(
         x,
@@ -106,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         kind=settings.head,
         folds=settings.folds,
         seed=settings.seed,
+        n_threads=threads,
     )
     about |= {
         "classes": labels.classes,

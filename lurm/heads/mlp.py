@@ -108,7 +108,12 @@ def fit_mlp(
 def mlp_of(width: int, hidden: int, n_classes: int) -> torch.nn.Sequential:
     """An MLP of one hidden layer, whose weights are still to be set."""
     linear = partial(torch.nn.utils.skip_init, torch.nn.Linear)
-    return torch.nn.Sequential(linear(width, hidden), torch.nn.ReLU(), linear(hidden, n_classes))
+    layers: list[torch.nn.Module] = [
+        linear(width, hidden),
+        torch.nn.ReLU(),
+        linear(hidden, n_classes),
+    ]
+    return torch.nn.Sequential(*layers)
 
 
 def _started(width: int, hidden: int, n_classes: int, seed: int) -> torch.nn.Sequential:
@@ -117,11 +122,13 @@ def _started(width: int, hidden: int, n_classes: int, seed: int) -> torch.nn.Seq
     By a generator of its own: the global one is not for several threads.
     """
     mlp = mlp_of(width, hidden, n_classes)
+    state = mlp.state_dict()  # the same numbers, not copies
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for fan_in, layer in ((width, mlp[0]), (hidden, mlp[2])):
-            for tensor in (layer.weight, layer.bias):
-                tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        for fan_in, layer in ((width, 0), (hidden, 2)):
+            for name in ("weight", "bias"):
+                bound = fan_in**-0.5
+                state[f"{layer}.{name}"].uniform_(-bound, bound, generator=generator)
     return mlp
 
 

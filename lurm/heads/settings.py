@@ -26,12 +26,12 @@ class HeadSettings:
     penalties: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     # boosting: trees at most, their learning rate, leaves of each, users of a leaf at least, share of the
     # inputs that each split may look at, trees without gain before it ends
-    trees: int = 300
-    tree_learning_rate: float = 0.05
+    trees: int = 200
+    tree_learning_rate: float = 0.08
     leaves: int = 6
     leaf_size: int = 20
     column_share: float = 0.3
-    tree_patience: int = 20
+    tree_patience: int = 15
     # choice
     candidates: tuple[str, ...] = BASE_KINDS  # what blend and auto choose from
     calibrate: bool = True

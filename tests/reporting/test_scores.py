@@ -15,6 +15,7 @@ def test_the_summary_holds_the_scores_of_every_task_and_their_mean():
     assert scores["mean_auc"] == pytest.approx(0.7)
     assert scores["mean_auc_se"] == pytest.approx(0.00645 * 2**0.5 / 2)
     figures = {"auc": 0.8, "auc_se": 0.00645, "acc": 0.615, "n_users": 1234}
+    figures |= {"brier": 0.2345, "calibration_error": 0.0123}
     assert scores["tasks"][0] == {"task": "coffee", **figures}
 
 
