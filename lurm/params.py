@@ -237,7 +237,7 @@ class Evaluation(Section):
     label_months: tuple[Month, ...] = Field(strict=False)
     folds: Annotated[int, Field(ge=2)]
     repeats: Count
-    head: HeadKind | Literal["auto", "blend"]
+    head: Literal["auto", "logistic", "mlp", "boosting", "blend"]
     candidates: tuple[HeadKind, ...] = Field(min_length=1, strict=False)
     calibrate: bool
     penalties: tuple[Positive, ...] = Field(min_length=1, strict=False)
