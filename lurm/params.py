@@ -240,6 +240,7 @@ class Evaluation(Section):
     head: Literal["auto", "logistic", "mlp", "boosting", "blend"]
     candidates: tuple[HeadKind, ...] = Field(min_length=1, strict=False)
     calibrate: bool
+    choice_users: Count
     penalties: tuple[Positive, ...] = Field(min_length=1, strict=False)
     boosting: Boosting
     hidden: Count

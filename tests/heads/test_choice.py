@@ -55,6 +55,21 @@ def test_nested_splits_keep_inner_folds_within_the_training_part_and_test_each_u
             assert np.isin(rows, held_out).all()
 
 
+def test_nested_splits_of_many_users_let_some_choose_and_all_be_scored():
+    y = (np.arange(4000) % 5 == 0).astype(np.int64)
+    nested = nested_splits(y, 3, 1, 0, most=1000)
+    assert [len(test) for _, test in nested.outer] == [1334, 1333, 1333]
+    for (train, test), uses in zip(nested.outer, nested.uses, strict=True):
+        users = np.concatenate([rows for _, rows in uses])
+        assert 600 < len(users) < 700
+        assert y[users].mean() == pytest.approx(0.2, abs=0.02)
+        assert np.isin(users, train).all()
+        for n, _ in uses:
+            assert not np.intersect1d(nested.inner[n][0], test).size
+    rare = (np.arange(4000) < 150).astype(np.int64)
+    assert len(nested_splits(rare, 3, 1, 0, most=1000).uses[0][0][1]) > 1300
+
+
 def test_out_of_fold_scores_all_kinds_of_tasks_with_different_users():
     x, y = linear()
     few = np.flatnonzero(np.arange(240) % 3)
