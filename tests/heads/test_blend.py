@@ -27,7 +27,7 @@ def test_fit_blend_reaches_the_least_log_loss(n_classes):
     best = minimize(
         lambda at: loss(z, y, at), start, method="Nelder-Mead", options={"maxiter": 5000}
     )
-    assert loss(z, y, found) < best.fun + 2e-4  # a little ridge holds the weights
+    assert loss(z, y, found) < best.fun + 1e-3  # a little ridge holds the weights
     assert found[0] > found[1] > 0
 
 
@@ -49,6 +49,15 @@ def test_fit_blend_gives_no_head_a_negative_weight(n_classes):
     parameters = fit_blend(np.stack([z[:, 0], against], axis=1), y)
     assert parameters[0] > 0
     assert parameters[1] == 0
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_fit_blend_raises_what_a_penalty_has_shrunk(n_classes):
+    z, y = log_odds(500, n_classes)
+    shrunk = z * np.array([1e-3, 1.0])[:, None]
+    shrunk = shrunk - np.log(np.exp(shrunk).sum(axis=2, keepdims=True))
+    found, expected = blended(shrunk, fit_blend(shrunk, y)), blended(z, fit_blend(z, y))
+    np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=0.02)
 
 
 def test_fit_blend_leaves_out_a_single_head_that_is_worse_than_chance():
