@@ -228,9 +228,10 @@ class Evaluation(Section):
     label_months: tuple[Month, ...] = Field(strict=False)
     folds: Annotated[int, Field(ge=2)]
     repeats: Count
-    head: HeadKind | Literal["auto", "blend"]
+    head: Literal["auto", "logistic", "mlp", "boosting", "blend"]
     candidates: tuple[HeadKind, ...] = Field(min_length=1, strict=False)
     calibrate: bool
+    choice_users: Count
     penalties: tuple[Positive, ...] = Field(min_length=1, strict=False)
     boosting: Boosting
     hidden: Count

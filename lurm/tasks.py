@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from lurm.tables import LABELS
 
 
-class UntrainableTask(ValueError):
+class UntrainableTaskError(ValueError):
     """A task without two classes that are large enough: there is nothing that a head could learn."""
 
 
@@ -103,7 +103,7 @@ def category_labels(
     than ``most_users`` so many are drawn.
 
     Raises:
-        UntrainableTask: a class has fewer users than ``folds``.
+        UntrainableTaskError: a class has fewer users than ``folds``.
         ValueError: ids are of another type or repeated.
     """
     every = _by_id(user_ids)
@@ -131,7 +131,7 @@ def attribute_labels(
     user_ids: (U,) ids of the user vectors; users: one row per user, `user_id` and attributes.
 
     Raises:
-        UntrainableTask: there is only one class, or a class has fewer users than ``folds``.
+        UntrainableTaskError: there is only one class, or a class has fewer users than ``folds``.
         ValueError: the attribute is unknown, ids are of another type or repeated.
     """
     if column not in users.column_names:
@@ -206,12 +206,12 @@ def _check_classes(task: TaskLabels, folds: int, what: str, n_users: int) -> Tas
     )
     sizes = np.bincount(task.y, minlength=len(task.classes))
     if (sizes > 0).sum() < 2:
-        raise UntrainableTask(
+        raise UntrainableTaskError(
             f"tasks: {what} has a single class among {len(task.y):,} users{rare}, expected two or more; "
             "check the column and the value of the task, or take it out of params.yaml"
         )
     if sizes.min() < folds:
-        raise UntrainableTask(
+        raise UntrainableTaskError(
             f"tasks: {what} has a class of {sizes.min()} users ({task.classes[sizes.argmin()]!r}), "
             f"too few for {folds} folds{rare}; lower evaluation.folds or raise evaluation.min_class_size"
         )

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         files = month_files(reports / kind, names, ".json") if names else []
         return {name: read_json(file) for name, file in zip(names, files, strict=True)}
 
+    heads = each("heads", tasks).values()
     release = Release(
         settings=params.model_dump(mode="json"),
         catalog=each("catalog", [START, *months]),
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         clustering=read_json(reports / "cluster_interests.json"),
         smen=read_json(reports / "pretrain_smen.json"),
         confidence=read_json(args.confidence),
-        heads=list(each("heads", tasks).values()),
+        heads=[head for head in heads if "skipped" not in head],
+        skipped=[head for head in heads if "skipped" in head],
         scores=read_json(reports / "scores.json"),
     )
     write_text(data_card(release), args.data_card)

@@ -53,8 +53,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         assigned=each("assign_items", months),
         smen=smen,
         smen_losses=[row["loss"] for row in read_csv(reports / "pretrain_smen.csv")],
-        heads=heads,
-        roc={task: curves(read_csv(reports / "roc" / f"{task}.csv", "class")) for task in tasks},
+        heads=[head for head in heads if "skipped" not in head],
+        skipped=[head for head in heads if "skipped" in head],
+        roc={
+            head["task"]: curves(read_csv(reports / "roc" / f"{head['task']}.csv", "class"))
+            for head in heads
+            if "skipped" not in head
+        },
         scores=scores,
         drift=each("drift", months),
     )

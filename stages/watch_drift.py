@@ -156,9 +156,7 @@ def score_heads(args: argparse.Namespace, params: Params) -> dict[str, Any] | No
         if name not in predicted.column_names:
             continue
         probabilities = predicted[name].to_numpy()
-        scores = drift.score_head(
-            probabilities, np.asarray(yes, dtype=bool), trained[name]["auc"]
-        )
+        scores = drift.score_head(probabilities, np.asarray(yes, dtype=bool), trained[name]["auc"])
         scored.append({"task": name, **scores})
     return {"as_of": as_of, "judged": as_of > params.evaluation.as_of, "tasks": scored}
 

@@ -3,10 +3,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from lurm.metrics import accuracy, auc, binary_auc, roc_curve, standard_error
+from lurm.metrics import (
+    accuracy,
+    auc,
+    binary_auc,
+    brier_score,
+    calibration_error,
+    roc_curve,
+    standard_error,
+)
 
 
 @settings(deadline=None, max_examples=50)
@@ -69,3 +77,21 @@ def test_roc_curve_climbs_from_corner_to_corner():
     assert curve[0] == 0
     assert curve[-1] == 1
     assert (np.diff(curve) >= 0).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_brier_score_is_that_of_scikit_learn(n_classes):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(n_classes), 50)
+    y = rng.integers(0, n_classes, 50)
+    expected = brier_score_loss(y, p[:, 1] if n_classes == 2 else p, labels=list(range(n_classes)))
+    assert brier_score(y, p) == pytest.approx(expected)
+
+
+def test_calibration_error_is_what_tenths_of_the_users_are_off_by():
+    chance = np.repeat(np.linspace(0.05, 0.95, 10), 100)
+    y = np.concatenate([np.arange(100) < 100 * p for p in np.linspace(0.05, 0.95, 10)]).astype(int)
+    exact = np.stack([1 - chance, chance], axis=1)
+    assert calibration_error(y, exact) == pytest.approx(0, abs=1e-9)
+    above = np.stack([1 - chance - 0.04, chance + 0.04], axis=1)
+    assert calibration_error(y, above) == pytest.approx(0.04)

@@ -54,6 +54,8 @@ def test_the_projects_own_settings_are_valid_and_frozen():
         ("embed_items.width", 0, "greater than or equal to 1 (got 0)"),
         ("embed_items.covered_items", 1.5, "less than or equal to 1 (got 1.5)"),
         ("embed_items.covered_items", 0, "greater than 0 (got 0)"),
+        ("evaluation.head", "forest", "Input should be 'auto', 'logistic', 'mlp'"),
+        ("tasks.coffee.inputs", "counts", "Input should be 'vector' or 'vector+counts'"),
         ("embed_items.batch_size", 1, "greater than or equal to 2 (got 1)"),
         ("embed_items.beta_days", -5, "greater than 0 (got -5)"),
         ("embed_items.beta_days", float("inf"), "finite number (got inf)"),
@@ -115,6 +117,16 @@ def test_a_wrong_setting_is_named_by_its_key_in_one_short_line(key, value, told)
         ),
         (
             "evaluation.label_months",
+            [],
+            "evaluation.label_months: expected the months that coffee, beers_ales, ",
+        ),
+        (
+            "evaluation.penalties",
+            [0.1, 0.01],
+            "evaluation.penalties: expected ascending numbers, got [0.1, 0.01]",
+        ),
+        (
+            "evaluation.label_months",
             ["2018-01"],
             "evaluation.label_months: 2018-01 not among months",
         ),
@@ -144,6 +156,13 @@ def test_settings_that_contradict_each_other_are_told_apart_in_one_line(key, val
     assert told in faults[0]
     assert "Value error" not in faults[0]
     assert len(faults[0]) < 200
+
+
+def test_parse_params_needs_no_label_months_for_attributes():
+    settings = changed("evaluation.label_months", [])
+    settings["tasks"] = {"age": SETTINGS["tasks"]["age"]}
+    settings["evaluation"]["as_of"] = settings["training"]["through"]
+    assert parse_params(settings).evaluation.label_months == ()
 
 
 def test_months_and_names_that_are_none_are_refused_as_keys():

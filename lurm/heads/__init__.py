@@ -15,6 +15,7 @@ from lurm.heads.choice import (
     fit,
     fold_heads,
     out_of_fold,
+    parts_of,
     predict,
 )
 from lurm.heads.files import load_head, save_head
@@ -43,6 +44,7 @@ __all__ = [
     "load_head",
     "normalizer",
     "out_of_fold",
+    "parts_of",
     "predict",
     "predictions",
     "roc_curves",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _FLOOR = -15.0  # log probability: one sure and wrong tree must not decide a weight
-_RIDGE = 1e-3  # of users: holds parameters that the data say nothing of
+_RIDGE = 1e-3  # a user: so that separable classes do not raise a weight without end
 
 
 def fit_blend(z: np.ndarray, y: np.ndarray, parts: Sequence[int] | None = None) -> np.ndarray:
@@ -69,30 +69,37 @@ def _newton(z: np.ndarray, y: np.ndarray, parts: np.ndarray) -> np.ndarray:
 def _binary(design: np.ndarray, positive: np.ndarray, n_parts: int) -> np.ndarray:
     """Logistic regression of the columns, the last of which is the bias, from equal weights on."""
     prior = np.append(np.full(n_parts, 1 / n_parts), 0.0)
-    ridge = _RIDGE * len(design)
+    ridge = _RIDGE * len(design) * np.append(_spread(design[:, :-1]), 1.0)
     theta = prior.copy()
 
     def loss(at: np.ndarray) -> float:
         eta = design @ at
         return float(
-            (np.logaddexp(0, eta) - positive * eta).sum() + ridge / 2 * ((at - prior) ** 2).sum()
+            (np.logaddexp(0, eta) - positive * eta).sum() + (ridge / 2 * (at - prior) ** 2).sum()
         )
 
     now = loss(theta)
     for _ in range(30):
         p = 1 / (1 + np.exp(-(design @ theta)))
         gradient = design.T @ (p - positive) + ridge * (theta - prior)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + ridge * np.eye(len(theta))
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + np.diag(ridge)
         theta, now, done = _stepped(theta, np.linalg.solve(hessian, -gradient), gradient, loss, now)
         if done:
             break
     return theta
 
 
+def _spread(log_odds: np.ndarray) -> np.ndarray:
+    """Variance of every column: so the ridge weighs a head alike, however much its penalty shrank it."""
+    return np.maximum(log_odds.var(axis=0), 1e-12)
+
+
 def _several(z: np.ndarray, y: np.ndarray) -> np.ndarray:
     n_users, n_parts, n_classes = z.shape
     prior = np.append(np.full(n_parts, 1 / n_parts), np.zeros(n_classes))
-    ridge = _RIDGE * n_users
+    centred = z - z.mean(axis=2, keepdims=True)  # what is the same for all classes says nothing
+    spread = _spread(centred.transpose(0, 2, 1).reshape(-1, n_parts))
+    ridge = _RIDGE * n_users * np.append(spread, np.ones(n_classes))
     theta, target = prior.copy(), np.eye(n_classes)[y]
 
     def logits(at: np.ndarray) -> np.ndarray:
@@ -101,8 +108,8 @@ def _several(z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     def loss(at: np.ndarray) -> float:
         eta = logits(at)
-        spread = np.log(np.exp(eta).sum(axis=1)).sum()
-        return float(spread - (target * eta).sum() + ridge / 2 * ((at - prior) ** 2).sum())
+        normalizer = np.log(np.exp(eta).sum(axis=1)).sum()
+        return float(normalizer - (target * eta).sum() + (ridge / 2 * (at - prior) ** 2).sum())
 
     now = loss(theta)
     for _ in range(30):
@@ -112,7 +119,7 @@ def _several(z: np.ndarray, y: np.ndarray) -> np.ndarray:
         gradient = np.append(np.einsum("upc,uc->p", z, rest), rest.sum(axis=0))
         gradient += ridge * (theta - prior)
         means = np.einsum("upc,uc->up", z, p)
-        hessian = ridge * np.eye(len(theta))
+        hessian = np.diag(ridge)
         weighted = z * p[:, None]
         hessian[:n_parts, :n_parts] += np.einsum("upc,uqc->pq", weighted, z) - means.T @ means
         cross = weighted.sum(axis=0) - means.T @ p

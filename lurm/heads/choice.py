@@ -12,12 +12,13 @@ Letters: U users, n users of a task, d width, C classes, V settings of a kind th
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from lurm.heads.blend import blended, fit_blend
 from lurm.heads.boosting import BoostedHead, boosting_out_of_sample, fit_boosting
-from lurm.heads.folds import Job, Nested, nested_splits, splits
+from lurm.heads.folds import Job, Nested, inner_splits, nested_splits
 from lurm.heads.logistic import LogisticHead, fit_logistic, logistic_out_of_sample
 from lurm.heads.mlp import MlpHead, fit_mlp, mlp_out_of_sample
 from lurm.heads.scores import Scores
@@ -49,6 +50,16 @@ class BlendedHead:
 
 
 Head = BaseHead | BlendedHead
+
+
+def parts_of(head: Head) -> list[dict[str, Any]]:
+    """What a head is made of, as JSON objects: kind, block of inputs, and weight of its log odds."""
+    if not isinstance(head, BlendedHead):
+        return [{"kind": head.kind, "inputs": VECTOR, "weight": 1.0}]
+    return [
+        {"kind": part.kind, "inputs": block, "weight": round(float(weight), 4)}
+        for (block, part), weight in zip(head.parts, head.parameters, strict=False)
+    ]
 
 
 def predict(head: Head, x: Inputs) -> np.ndarray:
@@ -156,10 +167,9 @@ def fit(
     recipe = Recipe(((parts[0], 0),), None)
     if _needs_evidence([kind], parts, settings):
         _check_classes("task", y, folds)
-        inner = list(splits(y, folds, 1, seed))
-        nested = Nested(y, [], inner, [[(n, test) for n, (_, test) in enumerate(inner)]])
+        nested = inner_splits(y, folds, seed, settings.choice_users)
         found = _sampled(blocks, parts, {"": labels}, {"": nested}, seed, settings, n_threads)
-        recipe = _recipe(kind, parts, _evidence(found[""], nested, 0, rows), settings)
+        recipe = _recipe(kind, parts, _evidence(found[""], nested, 0), settings)
     return _cook(recipe, blocks, y, n_classes, settings, seed)
 
 
@@ -348,8 +358,7 @@ class _Run:
             return {
                 kind: Recipe(((p, 0),), None) for p in self.parts for kind in kinds if p[0] == kind
             }
-        train = self.nested[task].outer[number][0]
-        evidence = _evidence(self.found[task], self.nested[task], number, train)
+        evidence = _evidence(self.found[task], self.nested[task], number)
         return {kind: _recipe(kind, self.parts, evidence, settings) for kind in kinds}
 
 
@@ -368,7 +377,10 @@ def _cross_validated(
     parts = _parts(kinds, blocks, settings)
     for name, labels in tasks.items():
         _check_classes(name, labels.y, folds)
-    nested = {name: nested_splits(labels.y, folds, repeats, seed) for name, labels in tasks.items()}
+    nested = {
+        name: nested_splits(labels.y, folds, repeats, seed, settings.choice_users)
+        for name, labels in tasks.items()
+    }
     plain = not _needs_evidence(kinds, parts, settings)
     wanted = {
         name: replace(n, outer=n.outer if outer else [], inner=[] if plain else n.inner)
@@ -389,19 +401,20 @@ class _Evidence:
     log_p: dict[Part, np.ndarray]  # (V, n, C)
 
 
-def _evidence(found: _Sampled, nested: Nested, number: int, train: np.ndarray) -> _Evidence:
-    where = np.full(len(nested.y), -1)
-    where[train] = np.arange(len(train))
-    inner_fold = np.zeros(len(train), dtype=np.int64)
+def _evidence(found: _Sampled, nested: Nested, number: int) -> _Evidence:
+    """What is known for the outer split of that number."""
+    uses = nested.uses[number]
+    users = np.sort(np.concatenate([rows for _, rows in uses]))
+    inner_fold = np.zeros(len(users), dtype=np.int64)
     log_p = {}
     for part, inner in found.inner.items():
         n_variants, _, n_classes = inner[0].shape
-        log_p[part] = np.empty((n_variants, len(train), n_classes), dtype=np.float32)
-        for fold, (n, rows) in enumerate(nested.uses[number]):
-            tested = nested.inner[n][1]
-            log_p[part][:, where[rows]] = inner[n][:, np.searchsorted(tested, rows)]
-            inner_fold[where[rows]] = fold
-    return _Evidence(nested.y[train], inner_fold, log_p)
+        log_p[part] = np.empty((n_variants, len(users), n_classes), dtype=np.float32)
+        for fold, (n, rows) in enumerate(uses):
+            at = np.searchsorted(users, rows)
+            log_p[part][:, at] = inner[n][:, np.searchsorted(nested.inner[n][1], rows)]
+            inner_fold[at] = fold
+    return _Evidence(nested.y[users], inner_fold, log_p)
 
 
 @dataclass(frozen=True)
@@ -475,7 +488,12 @@ def _honest_loss(recipe: Recipe, evidence: _Evidence) -> float:
 
 
 def _best_variant(log_p: np.ndarray, y: np.ndarray) -> int:
-    """The setting of the highest AUC among users that the heads were not trained on. log_p: (V, n, C)."""
+    """The setting of the highest AUC among users that the heads were not trained on. log_p: (V, n, C).
+
+    Of those within a ten-thousandth the one of least log loss.
+    """
     if len(log_p) == 1:
         return 0
-    return int(np.argmax([auc(y, part) for part in log_p]))
+    aucs = np.array([auc(y, part) for part in log_p])
+    losses = -log_p[:, np.arange(len(y)), y].mean(axis=1, dtype=np.float64)
+    return int(np.argmin(np.where(aucs >= aucs.max() - 1e-4, losses, np.inf)))

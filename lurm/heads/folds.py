@@ -4,9 +4,11 @@ Letters: U users, K folds, R repeats.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+_LEAST_OF_CLASS = 100  # users of every class by whom a head is chosen, where there are so many
 
 
 def deal(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -66,8 +68,12 @@ class Nested:
     uses: list[list[tuple[int, np.ndarray]]]  # by outer: numbers of inner, and which rows they test
 
 
-def nested_splits(y: np.ndarray, folds: int, repeats: int, seed: int) -> Nested:
+def nested_splits(
+    y: np.ndarray, folds: int, repeats: int, seed: int, most: int | None = None
+) -> Nested:
     """The outer splits of :func:`splits`, and inner ones that stay inside of their training parts.
+
+    Of many more than ``most`` users about so many take part in the inner ones.
 
     >>> nested = nested_splits(np.arange(50) % 2, folds=5, repeats=1, seed=0)
     >>> len(nested.outer), len(nested.inner), [len(use) for use in nested.uses]
@@ -86,10 +92,31 @@ def nested_splits(y: np.ndarray, folds: int, repeats: int, seed: int) -> Nested:
             continue
         for j in range(folds):
             for k in range(j + 1, folds):
-                without = np.sort(
-                    np.concatenate([parts[i] for i in range(folds) if i not in (j, k)])
-                )
+                without = [parts[i] for i in range(folds) if i not in (j, k)]
                 uses[first + j].append((len(inner), parts[k]))
                 uses[first + k].append((len(inner), parts[j]))
-                inner.append((without, np.sort(np.concatenate([parts[j], parts[k]]))))
-    return Nested(y, outer, inner, uses)
+                tested = np.concatenate([parts[j], parts[k]])
+                inner.append((np.sort(np.concatenate(without)), np.sort(tested)))
+    return _thinned(Nested(y, outer, inner, uses), most, seed)
+
+
+def inner_splits(y: np.ndarray, folds: int, seed: int, most: int | None = None) -> Nested:
+    """Inner splits alone, of all users; ``most`` as for :func:`nested_splits`."""
+    inner = list(splits(y, folds, 1, seed))
+    uses = [(n, test) for n, (_, test) in enumerate(inner)]
+    return _thinned(Nested(y, [], inner, [uses]), most, seed)
+
+
+def _thinned(nested: Nested, most: int | None, seed: int) -> Nested:
+    """The same with about ``most`` users in the inner splits, a hundred of the smallest class at least."""
+    y = nested.y
+    step = min(len(y) // (most or len(y)), int(np.bincount(y).min()) // _LEAST_OF_CLASS)
+    if step <= 1:
+        return nested
+    kept = np.zeros(len(y), dtype=bool)
+    kept[deal(y, np.random.default_rng([seed, len(y)]))[::step]] = True
+    return replace(
+        nested,
+        inner=[(train[kept[train]], test[kept[test]]) for train, test in nested.inner],
+        uses=[[(n, rows[kept[rows]]) for n, rows in use] for use in nested.uses],
+    )

@@ -48,7 +48,7 @@ class LogisticHead:
 
     def log_probabilities(self, x: np.ndarray) -> np.ndarray:
         """Log probabilities of the classes, (U, C) float32. x: (U, d)."""
-        inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+        inputs = torch.from_numpy(np.require(x, np.float32, ["C", "W"]))
         return _log_probabilities(inputs @ self.weight + self.bias).numpy()
 
 
@@ -120,7 +120,7 @@ def principal_coordinates(x: np.ndarray) -> Coordinates:
         ValueError: ``x`` holds NaN or infinity, or all rows are equal.
     """
     mean = torch.from_numpy(x.mean(axis=0, dtype=np.float64))
-    inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    inputs = torch.from_numpy(np.require(x, np.float32, ["C", "W"]))
     wide = inputs.shape[1] > len(inputs)
     if wide:
         centred = inputs.double() - mean

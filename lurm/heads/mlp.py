@@ -5,6 +5,7 @@ Letters: U users, d width of a user vector, C classes, M heads at once.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -105,16 +106,30 @@ def fit_mlp(
 
 
 def mlp_of(width: int, hidden: int, n_classes: int) -> torch.nn.Sequential:
-    """An MLP of one hidden layer, with weights as torch draws them."""
-    return torch.nn.Sequential(
-        torch.nn.Linear(width, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, n_classes)
-    )
+    """An MLP of one hidden layer, whose weights are still to be set."""
+    linear = partial(torch.nn.utils.skip_init, torch.nn.Linear)
+    layers: list[torch.nn.Module] = [
+        linear(width, hidden),
+        torch.nn.ReLU(),
+        linear(hidden, n_classes),
+    ]
+    return torch.nn.Sequential(*layers)
 
 
 def _started(width: int, hidden: int, n_classes: int, seed: int) -> torch.nn.Sequential:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return mlp_of(width, hidden, n_classes)
+    """The MLP with the weights that torch draws for this seed.
+
+    By a generator of its own: the global one is not for several threads.
+    """
+    mlp = mlp_of(width, hidden, n_classes)
+    state = mlp.state_dict()  # the same numbers, not copies
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for fan_in, layer in ((width, 0), (hidden, 2)):
+            for name in ("weight", "bias"):
+                bound = fan_in**-0.5
+                state[f"{layer}.{name}"].uniform_(-bound, bound, generator=generator)
+    return mlp
 
 
 def _copy(mlp: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -132,7 +147,7 @@ def mlp_out_of_sample(
     Raises:
         ValueError: the vectors are not finite or all equal.
     """
-    inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    inputs = torch.from_numpy(np.require(x, np.float32, ["C", "W"]))
     inputs = inputs - inputs.mean(dim=0)  # as good as any origin, and numbers of the right size
     if not torch.isfinite(inputs).all():
         raise ValueError("user vectors should be finite, found NaN or infinity")

@@ -23,7 +23,7 @@ class HeadSettings:
     patience: int = 6
     validation_share: float = 0.1
     # logistic regression: C as in scikit-learn, after the inputs are divided by their root mean square
-    penalties: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    penalties: tuple[float, ...] = (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     # boosting: trees at most, their learning rate, leaves of each, users of a leaf at least, share of the
     # inputs that each split may look at, trees without gain before it ends
     trees: int = 300
@@ -35,6 +35,7 @@ class HeadSettings:
     # choice
     candidates: tuple[str, ...] = BASE_KINDS  # what blend and auto choose from
     calibrate: bool = True
+    choice_users: int = 20_000  # of many more users of a task about so many take part in that
 
     @classmethod
     def of(cls, evaluation: Mapping[str, Any]) -> "HeadSettings":

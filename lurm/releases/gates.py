@@ -8,7 +8,6 @@ interests that went on from the standing ones must hold their items as closely a
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lurm.metrics import paired_interval
@@ -74,12 +73,16 @@ def cosine_loss(interests: Mapping[str, Any]) -> float:
 
 def _compare(workspace: Workspace, settings: Params) -> tuple[dict[str, Any], list[str]]:
     """The new models beside the standing ones, and what is too bad to pass."""
-    evaluation, limits, tasks = settings.evaluation, settings.gate, list(settings.tasks)
-    old = standing_scores(workspace, evaluation.as_of, tasks)
-    scores = {
-        task: {"new": _auc(workspace.root / f"reports/heads/{task}.json"), **old[task]}
-        for task in tasks
-    }
+    evaluation, limits, results = settings.evaluation, settings.gate, {}
+    for task in settings.tasks:
+        result = read_json(workspace.root / f"reports/heads/{task}.json")
+        if "skipped" not in result:
+            results[task] = [fold["auc"] for fold in result["folds"]]
+    old = standing_scores(workspace, evaluation.as_of, list(results))
+    tasks = [task for task in results if "skipped" not in old[task]]
+    if not tasks:
+        return {"tasks": {}}, []
+    scores = {task: {"new": results[task], **old[task]} for task in tasks}
 
     def difference(of: str, to: str) -> dict[str, float]:
         """AUC of the one minus the other: mean over tasks and folds, and its interval."""
@@ -157,14 +160,10 @@ def standing_scores(
     for task in tasks:
         workspace.do(
             "python", "-m", "stages.carry_heads", "--task", task, "--labels", labels[task]["labels"],
-            "--standing", str(vectors), "--vectors", path, "--smen", RELEASE_MODEL,
+            "--standing", str(vectors), "--vectors", path, "--bags", "data/boi", "--smen", RELEASE_MODEL,
             "--result", str(place / f"{task}.json"),
         )  # fmt: skip
     return {task: read_json(place / f"{task}.json") for task in tasks}
-
-
-def _auc(path: Path) -> list[float]:
-    return [fold["auc"] for fold in read_json(path)["folds"]]
 
 
 def _mean(values: list[float]) -> float:

@@ -196,9 +196,9 @@ def plan_retraining(workspace: Workspace, first: str | None, through: str | None
     absent = [month for month in needed if month not in there]
     if absent or month_number(through) < month_number(first):
         raise ValueError(
-            f"retraining on {first}..{through} with labels of {', '.join(label_months) or 'no month'}: expected all "
-            f"these months to be in or delivered, missing {', '.join(absent) or 'months to learn from'}; "
-            "deliver them, or choose an earlier month"
+            f"retraining on {first}..{through} with labels of {', '.join(label_months) or 'no month'}: "
+            "expected all these months to be in or delivered, missing "
+            f"{', '.join(absent) or 'months to learn from'}; deliver them, or choose an earlier month"
         )
     last = max(needed[-1], known[-1]) if known else needed[-1]
     return Retrain(first=first, last=last, through=through, label_months=tuple(label_months))

@@ -37,6 +37,7 @@ class Release:
     smen: Mapping[str, Any]  # pretrain_smen
     confidence: Mapping[str, Any]  # measure_confidence
     heads: Sequence[Mapping[str, Any]]  # train_heads, in the order of the settings
+    skipped: Sequence[Mapping[str, Any]]  # train_heads, of tasks that could not be trained
     scores: Mapping[str, Any]  # lurm.reporting.scores.summary
 
 
@@ -82,6 +83,8 @@ def model_card(release: Release) -> str:
         tasks=[
             {
                 **head,
+                "brier": head.get("brier"),
+                "calibration_error": head.get("calibration_error"),
                 "least": min(fold["auc"] for fold in head["folds"]),
                 "most": max(fold["auc"] for fold in head["folds"]),
                 "majority": max(c["n_users"] for c in head["classes"]) / head["n_users"],
@@ -138,6 +141,7 @@ def model_limits(release: Release) -> list[str]:
                 f"The scale `{name}` spans {span} months and the models learned from {n_months}: they "
                 "saw fewer than two whole periods of it."
             )
+    said += [f"No head for {h['task']}: {h['skipped']}." for h in release.skipped]
     chance = [h["task"] for h in release.heads if h["auc"] - 2 * h["auc_se"] <= 0.5]
     if chance:
         said.append(

@@ -40,6 +40,7 @@ class Run:
     smen: Mapping[str, Any]  # pretrain_smen
     smen_losses: Sequence[float]  # by epoch
     heads: Sequence[Mapping[str, Any]]  # train_heads, in the order of the settings
+    skipped: Sequence[Mapping[str, Any]]  # train_heads, of tasks that could not be trained
     roc: Mapping[str, Mapping[str, Points]]  # every task and class: its mean curve
     scores: Mapping[str, Any]  # lurm.reporting.scores.summary
     drift: Mapping[str, Mapping[str, Any]]  # every month: watch_drift
@@ -267,6 +268,19 @@ def _drift(run: Run, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def made_of(parts: Sequence[Mapping[str, Any]]) -> str:
+    """The parts of a head in words.
+
+    >>> made_of([{"kind": "logistic", "inputs": "vector", "weight": 0.6},
+    ...          {"kind": "boosting", "inputs": "counts", "weight": 0.5}])
+    'logistic, boosting on counts'
+    """
+    return ", ".join(
+        part["kind"] + ("" if part["inputs"] == "vector" else f" on {part['inputs']}")
+        for part in parts
+    )
+
+
 def _task(run: Run, head: Mapping[str, Any], axis: tuple[float, float]) -> dict[str, Any]:
     asked = run.settings["tasks"][head["task"]]
     colours = figures.class_colours([c["class"] for c in head["classes"]])
@@ -275,6 +289,9 @@ def _task(run: Run, head: Mapping[str, Any], axis: tuple[float, float]) -> dict[
         **head,
         "column": asked["column"],
         "value": asked["value"],
+        "brier": head.get("brier"),
+        "calibration_error": head.get("calibration_error"),
+        "made_of": made_of(head.get("head", [])),
         "majority": max(c["n_users"] for c in head["classes"]) / head["n_users"],
         "colours": colours,
         "curves": list(roc),

@@ -10,7 +10,8 @@ def summary(heads: Sequence[Mapping[str, Any]], model_version: str) -> dict[str,
 
     ``mean_auc_se`` takes the tasks as given and their scores as independent: the root of the summed
     squares of their standard errors, divided by the number of tasks. Without tasks both are None.
-    ``tasks`` is a list, in the order given: DVC shows what lies outside of lists as metrics.
+    Tasks that could not be trained are under ``skipped``, with the reason. ``tasks`` and ``skipped`` are
+    lists, in the order given: DVC shows what lies outside of lists as metrics.
 
     Args:
         heads: results of train_heads.
@@ -20,12 +21,15 @@ def summary(heads: Sequence[Mapping[str, Any]], model_version: str) -> dict[str,
     ...          {"task": "b", "auc": 0.8, "auc_se": 0.04, "acc": 0.6, "n_users": 9}], "v")["mean_auc_se"]
     0.025
     """
-    figures = ("task", "n_users", "auc", "auc_se", "acc")
+    figures = ("task", "n_users", "auc", "auc_se", "acc", "brier", "calibration_error")
+    skipped = [dict(head) for head in heads if "skipped" in head]
+    heads = [head for head in heads if "skipped" not in head]
     return {
         "model_version": model_version,
         "mean_auc": sum(head["auc"] for head in heads) / len(heads) if heads else None,
         "mean_auc_se": (
             sqrt(sum(head["auc_se"] ** 2 for head in heads)) / len(heads) if heads else None
         ),
-        "tasks": [{figure: head[figure] for figure in figures} for head in heads],
+        "tasks": [{f: head[f] for f in figures if f in head} for head in heads],
+        "skipped": skipped,
     }

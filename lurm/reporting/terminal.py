@@ -11,13 +11,18 @@ from lurm.storage import read_json
 
 def table(scores: Mapping[str, Any]) -> str:
     """The scores as aligned text, in percent. scores: see :func:`lurm.reporting.scores.summary`."""
-    rows = [("task", "users", "AUC", "ACC")]
+    rows = [("task", "users", "AUC", "ACC", "Brier", "calib.")]
     rows += [
-        (task["task"], f"{task['n_users']:,}", _auc(task["auc"], task["auc_se"]), _acc(task["acc"]))
+        (
+            task["task"],
+            f"{task['n_users']:,}",
+            _auc(task["auc"], task["auc_se"]),
+            *(_percent(task.get(figure)) for figure in ("acc", "brier", "calibration_error")),
+        )
         for task in scores["tasks"]
     ]
     if scores["mean_auc"] is not None:
-        rows.append(("mean", "", _auc(scores["mean_auc"], scores["mean_auc_se"]), ""))
+        rows.append(("mean", "", _auc(scores["mean_auc"], scores["mean_auc_se"]), "", "", ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -32,8 +37,8 @@ def _auc(value: float, error: float) -> str:
     return f"{100 * value:.1f} ± {100 * error:.1f}"
 
 
-def _acc(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = read_json(args.scores)
     print(f"Model {scores['model_version']}, scores in percent\n")
     print(table(scores))
+    for task in scores.get("skipped", []):
+        print(f"\nSkipped: {task['task']}: {task['skipped']}")
     print(f"\nReport: {args.page}")
 
 

@@ -69,6 +69,12 @@ def small_shop(runs: dict[str, Path]) -> Workspace:
     return Workspace(runs["small_shop"] / "workspace")
 
 
+@pytest.fixture(scope="session")
+def attributes(runs: dict[str, Path]) -> Workspace:
+    """Three months of that shop, all trained on, with tasks of attributes only."""
+    return Workspace(runs["attributes"] / "workspace")
+
+
 @pytest.fixture
 def workspace(complete_journey: Workspace, tmp_path: Path) -> Workspace:
     """A copy of the run on the Complete Journey, with its cache."""

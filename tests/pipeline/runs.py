@@ -172,17 +172,50 @@ def run_small_shop(folder: Path) -> None:
     for month, n_items in zip(SHOP_MONTHS, (60, 60, 70), strict=True):
         bought = shop_behaviors(month, n_items, rng)
         write_parquet(bought, deliveries / f"behaviors/{month}.parquet")
+    workspace = shop_workspace(folder)
+    workspace.set(
+        training={"through": SHOP_MONTHS[1], "months": SHOP_MONTHS[:2]},
+        evaluation={"as_of": SHOP_MONTHS[1], "label_months": [SHOP_MONTHS[2]]},
+        tasks={"tea": {"labels": "data/labels", "column": "title", "value": "緑茶 抹茶"}},
+    )
+    workspace.land(deliveries, SHOP_MONTHS)
+    workspace.repro()
+
+
+def shop_workspace(folder: Path) -> Workspace:
+    """A workspace with the settings that runs on the small shop share."""
     workspace = new_workspace(folder)
     workspace.set(**SMALL)
     workspace.set(
         calendar={"timezone": "Asia/Tokyo"},
         months={},
         compare_months={"mix_column": "category"},
-        training={"through": SHOP_MONTHS[1], "months": SHOP_MONTHS[:2]},
         embed_items={"text_columns": ["title"], "min_word_count": 1},
         cluster_interests={"n_interests": 6},
-        evaluation={"as_of": SHOP_MONTHS[1], "label_months": [SHOP_MONTHS[2]]},
-        tasks={"tea": {"labels": "data/labels", "column": "title", "value": "緑茶 抹茶"}},
+    )
+    return workspace
+
+
+def run_attributes(folder: Path) -> None:
+    """The small shop trained through its last month, with attributes only; one of them on one user."""
+    deliveries, rng = folder / "deliveries", np.random.default_rng(0)
+    write_parquet(shop_items(range(60), rng), deliveries / "items.parquet")
+    for month in SHOP_MONTHS:
+        write_parquet(shop_behaviors(month, 60, rng), deliveries / f"behaviors/{month}.parquet")
+    attributes = {
+        "user_id": [f"用户{n}" for n in range(N_SHOPPERS)],
+        "taste": ["tea" if n % 2 else "soup" for n in range(N_SHOPPERS)],
+        "guild": ["smith" if n else "baker" for n in range(N_SHOPPERS)],
+    }
+    write_parquet(pa.table(attributes), deliveries / "users.parquet")
+    workspace, users = shop_workspace(folder), "data/landing/users.parquet"
+    workspace.set(
+        training={"through": SHOP_MONTHS[2], "months": SHOP_MONTHS},
+        evaluation={"as_of": SHOP_MONTHS[2], "label_months": []},
+        tasks={
+            "taste": {"labels": users, "column": "taste", "inputs": "vector+counts"},
+            "guild": {"labels": users, "column": "guild"},
+        },
     )
     workspace.land(deliveries, SHOP_MONTHS)
     workspace.repro()
@@ -234,4 +267,5 @@ RUNS: dict[str, Callable[[Path], None]] = {
     "false_future": run_false_future,
     "complete_journey": run_complete_journey,
     "small_shop": run_small_shop,
+    "attributes": run_attributes,
 }

@@ -20,6 +20,7 @@ TRAINING = {
     "build_timelines",
     "pretrain_smen",
     "collect_labels@2017-03",
+    "open_drift",
 }
 
 

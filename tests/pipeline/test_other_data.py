@@ -34,6 +34,27 @@ def test_a_shop_without_a_users_file_has_category_tasks(small_shop):
     assert 0 <= small_shop.json("reports/heads/tea.json")["auc"] <= 1
 
 
+def test_run_with_attributes_only_learns_from_the_last_month(attributes):
+    assert attributes.settings()["training"]["through"] == SHOP_MONTHS[-1]
+    taste = attributes.json("reports/heads/taste.json")
+    assert taste["auc"] > 0.9
+    assert {part["inputs"] for part in taste["head"]} <= {"vector", "counts"}
+    found = read_parquet(attributes.root / f"data/predictions/{SHOP_MONTHS[-1]}.parquet")
+    assert found.column_names == ["user_id", "model_version", "taste", "taste_probability"]
+
+
+def test_run_skips_a_task_that_cannot_be_trained_and_reports_it(attributes):
+    reason = attributes.json("reports/heads/guild.json")["skipped"]
+    assert "a class of 1 users" in reason
+    assert attributes.json("reports/scores.json")["skipped"] == [
+        {"task": "guild", "skipped": reason}
+    ]
+    page = (attributes.root / "reports/report.html").read_text(encoding="utf-8")
+    assert "Skipped" in page
+    card = (attributes.root / "reports/model_card.md").read_text(encoding="utf-8")
+    assert f"No head for guild: {reason}." in card
+
+
 def test_ids_stay_as_they_came(vectors):
     assert {row["user_id"] for row in vectors} == {ONCE, *(f"用户{n}" for n in range(N_SHOPPERS))}
 

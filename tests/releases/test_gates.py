@@ -139,6 +139,20 @@ def test_interests_that_hold_their_items_less_closely_than_a_cold_start_do_not_p
         gate(workspace(STANDING, cold=0.95))
 
 
+def test_gate_leaves_out_tasks_that_could_not_be_trained(workspace):
+    there = workspace(STANDING)
+    skipped = {"task": "age", "skipped": "a class of 2 users"}
+    write_json(skipped, there.root / "reports/heads/age.json")
+    assert set(gate(there)["tasks"]) == {"coffee"}
+
+
+def test_gate_compares_nothing_if_no_task_could_be_trained(workspace):
+    there = workspace(STANDING)
+    for task in STANDING:
+        write_json({"task": task, "skipped": "?"}, there.root / f"reports/heads/{task}.json")
+    assert gate(there)["tasks"] == {}
+
+
 def test_a_first_release_is_compared_with_nothing(workspace):
     assert gate(workspace(STANDING, standing=None)) == {"empty_interests": 0.0}
 

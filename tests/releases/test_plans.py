@@ -75,6 +75,12 @@ def workspace(tmp_path):
     return make
 
 
+def test_plan_retraining_without_label_months_learns_from_the_last_month(workspace):
+    plan = plan_retraining(workspace([], YEAR, label_months=()), None, None)
+    assert (plan.first, plan.through, plan.last) == ("2017-01", "2017-12", "2017-12")
+    assert plan.label_months == ()
+
+
 def test_a_first_retraining_takes_all_that_is_delivered(workspace):
     plan = plan_retraining(workspace([], YEAR), None, None)
     assert (plan.first, plan.through, plan.last) == ("2017-01", "2017-10", "2017-12")

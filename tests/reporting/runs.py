@@ -23,6 +23,8 @@ def head(task, counts, auc=0.7, n_folds=4):
     folds = [{"auc": auc + 0.01 * (k - 1.5), "acc": 0.6 + 0.01 * k} for k in range(n_folds)]
     classes = [{"class": name, "n_users": n} for name, n in counts.items()]
     scores = {"auc": auc, "auc_se": 0.00645, "acc": 0.615, "n_users": sum(counts.values())}
+    scores |= {"brier": 0.2345, "calibration_error": 0.0123}
+    scores["head"] = [{"kind": "logistic", "inputs": "vector", "weight": 1.0}]
     return {"task": task, "classes": classes, "folds": folds, **scores}
 
 
@@ -169,6 +171,7 @@ def make_run(months=None, tasks=None, **changes):
         },
         "smen_losses": [5.0, 3.0, 1.9224],
         "heads": heads,
+        "skipped": [],
         "roc": roc,
         "scores": summary(heads, version),
         "drift": {month: drift(month, months[max(0, k - 3) : k]) for k, month in enumerate(months)},

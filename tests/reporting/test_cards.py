@@ -29,6 +29,7 @@ def make_release(run=None, **changes):
         smen=run.smen,
         confidence={"users": 2400, "points": POINTS},
         heads=run.heads,
+        skipped=run.skipped,
         scores=run.scores,
     )
     return replace(release, **changes)
@@ -99,7 +100,16 @@ def test_data_without_faults_have_no_limits_that_were_measured():
 def test_the_model_card_tells_quality_with_its_spread():
     card = model_card(make_release())
     found = rows(card)
-    assert found["coffee"] == ["101", "2", "70.0 ± 0.6", "68.5 to 71.5", "61.5", "59.4"]
+    assert found["coffee"] == [
+        "101",
+        "2",
+        "70.0 ± 0.6",
+        "68.5 to 71.5",
+        "61.5",
+        "59.4",
+        "23.4",
+        "1.2",
+    ]
     assert found["**mean**"][2] == "**70.0 ± 0.5**"
     assert found["42"] == ["0.66", "0.66", "100"]
     assert found["Index of the last month"] == ["inverted file, 2,469 users, recall@10 0.971"]

@@ -104,15 +104,29 @@ def test_losses_are_those_of_the_results():
 def test_tasks_show_scores_beside_what_naming_the_largest_class_would_score():
     page, text = page_of()
     coffee, age = page.row("scores", "coffee"), page.row("scores", "age")
-    assert coffee[0] == "coffee product category COFFEE"
+    assert coffee[0] == "coffee product category COFFEE logistic"
     assert coffee[1:4] == ["101", "no 60, yes 41", "70.0 ± 0.6"]
-    assert coffee[5:] == ["61.5", "59.4"]
+    assert coffee[5:] == ["61.5", "59.4", "23.4", "1.2"]
     assert age[1:4] == ["48", "18-29 7, 30+ 20, 65+ 21", "70.0 ± 0.6"]
-    assert age[5:] == ["61.5", "43.8"]
+    assert age[5:] == ["61.5", "43.8", "23.4", "1.2"]
     assert page.row("scores", "Mean")[3] == "70.0 ± 0.5"
     assert text.count('class="fold"') == 8
     assert text.count('aria-label="ROC curves of') == 2
     assert "number below" not in text
+
+
+def test_report_page_names_skipped_tasks_with_their_reason():
+    reason = "tasks: age has a class of 2 users ('old'), too few for 5 folds"
+    page, _ = page_of(skipped=[{"task": "age", "skipped": reason}])
+    assert page.texts["skipped"] == f"Skipped age : {reason}"
+
+
+def test_report_page_without_label_months_speaks_of_attributes_only():
+    run = make_run(tasks=[head("age", {"young": 30, "old": 30})])
+    run.settings["evaluation"]["label_months"] = []
+    text = report_page(run, "validation")
+    assert "category tasks are asked about" not in text
+    assert "Attributes: which class" in text
 
 
 def test_an_accuracy_below_the_largest_class_stands_out():

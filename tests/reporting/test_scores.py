@@ -15,6 +15,7 @@ def test_the_summary_holds_the_scores_of_every_task_and_their_mean():
     assert scores["mean_auc"] == pytest.approx(0.7)
     assert scores["mean_auc_se"] == pytest.approx(0.00645 * 2**0.5 / 2)
     figures = {"auc": 0.8, "auc_se": 0.00645, "acc": 0.615, "n_users": 1234}
+    figures |= {"brier": 0.2345, "calibration_error": 0.0123}
     assert scores["tasks"][0] == {"task": "coffee", **figures}
 
 
@@ -25,9 +26,9 @@ def test_the_terminal_shows_an_aligned_table_and_where_the_page_lies(tmp_path, c
     assert capsys.readouterr().out.splitlines() == [
         "Model v, scores in percent",
         "",
-        "task    users         AUC   ACC",
-        "coffee  1,234  80.0 ± 0.6  61.5",
-        "age        17  60.0 ± 0.6  61.5",
+        "task    users         AUC   ACC  Brier  calib.",
+        "coffee  1,234  80.0 ± 0.6  61.5   23.4     1.2",
+        "age        17  60.0 ± 0.6  61.5   23.4     1.2",
         "mean           70.0 ± 0.5",
         "",
         "Report: reports/report.html",
@@ -36,4 +37,4 @@ def test_the_terminal_shows_an_aligned_table_and_where_the_page_lies(tmp_path, c
 
 def test_without_tasks_there_is_no_mean():
     assert summary([], "v")["mean_auc"] is None
-    assert table(summary([], "v")) == "task  users  AUC  ACC"
+    assert table(summary([], "v")) == "task  users  AUC  ACC  Brier  calib."

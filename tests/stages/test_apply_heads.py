@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from lurm.heads import load_head, predict, save_head, train_head
-from lurm.storage import read_parquet, write_parquet
+from lurm.heads import HeadSettings, fit, load_head, predict, save_head, train_head
+from lurm.storage import read_parquet, write_parquet, write_tensors
 from lurm.tables import user_vectors_schema
 from stages.apply_heads import main
 
@@ -17,7 +17,10 @@ TASKS = {
     "coffee": {"labels": "labels", "column": "product_category", "value": "COFFEE"},
     "age": {"labels": "users.parquet", "column": "age"},
 }
-ARGS = ["--vectors=vectors.parquet", "--heads=heads", "--predictions=predictions.parquet"]
+ARGS = [
+    *("--month=2017-10", "--vectors=vectors.parquet", "--bags=boi", "--heads=heads"),
+    "--predictions=predictions.parquet",
+]
 
 
 def write_settings(tasks):
@@ -116,6 +119,38 @@ def test_a_head_of_another_space_is_refused(x):
     ):
         main(ARGS)
     assert not Path("predictions.parquet").exists()
+
+
+def test_apply_heads_leaves_out_a_task_that_was_skipped(x, caplog):
+    write_tensors({}, "heads/age.safetensors", {"task": "age", "skipped": "a class of 2 users"})
+    main(ARGS)
+    assert read_parquet("predictions.parquet").column_names[2:] == ["coffee"]
+    assert "age has no predictions: a class of 2 users" in caplog.text
+
+
+def test_apply_heads_counts_interests_up_to_the_month_only(x):
+    counts = np.log1p(np.where(x[:, :1] > 0, 4, 0)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    blocks = {"vector": x, "counts": counts}
+    settings = HeadSettings(candidates=("logistic",))
+    head = fit(blocks, y, 2, settings, kind="logistic", folds=3)
+    about = {"task": "coffee", "classes": ["no", "yes"], "model_version": "v1", "value": "COFFEE"}
+    about |= {"inputs": "vector+counts", "interests": [5]}
+    save_head(head, "heads/coffee.safetensors", about)
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    for month in params["months"]:
+        late = month > "2017-10"
+        met = [f"u{n:02d}" for n in range(N_USERS) if late or (month == "2017-02" and y[n])]
+        columns = [
+            met,
+            pa.array([5] * len(met), pa.int32()),
+            pa.array([4.0] * len(met), pa.float32()),
+        ]
+        names = ["user_id", "interest", "count"]
+        write_parquet(pa.table(columns, names=names), f"boi/{month}.parquet")
+    main(ARGS)
+    found = read_parquet("predictions.parquet")["coffee"].to_numpy()
+    np.testing.assert_allclose(found, predict(head, blocks)[:, 1], rtol=1e-5)
 
 
 def test_a_head_serves_a_later_model_that_keeps_its_space(x):

@@ -16,7 +16,7 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 N_USERS, WIDTH = 240, 6
 ARGS = [
     *("--task=age", "--labels=users.parquet", "--standing=standing.parquet"),
-    *("--vectors=vectors.parquet", "--smen=smen.safetensors", "--result=result.json"),
+    *("--vectors=vectors.parquet", "--bags=boi", "--smen=smen.safetensors", "--result=result.json"),
 ]
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lurm.heads import load_head, predict, vector_matrix
-from lurm.storage import read_json, read_parquet, write_parquet
+from lurm.storage import read_json, read_parquet, read_settings, write_parquet
 from lurm.tables import user_vectors_schema
 from stages.train_heads import main
 
@@ -16,7 +16,8 @@ N_USERS = 120
 
 
 def write_labels(users, month, value="COFFEE"):
-    columns = {"column": ["product_category"] * len(users), "value": [value] * len(users)}
+    texts = {"column": "product_category", "value": value}
+    columns = {name: pa.array([text] * len(users), pa.string()) for name, text in texts.items()}
     table = pa.table({"user_id": pa.array(users, pa.int64()), **columns})
     write_parquet(table, f"labels/{month}.parquet")
 
@@ -58,7 +59,7 @@ def x(tmp_path, monkeypatch):
 
 def train(task="coffee", labels="labels", to="out"):
     files = f"--head {to}/head.safetensors --result {to}/result.json --roc {to}/roc.csv"
-    main(f"--task {task} --labels {labels} --vectors vectors.parquet {files}".split())
+    main(f"--task {task} --labels {labels} --vectors vectors.parquet --bags boi {files}".split())
     return [Path(to, name).read_bytes() for name in ("head.safetensors", "result.json", "roc.csv")]
 
 
@@ -112,12 +113,53 @@ def test_a_missing_label_month_is_named_and_nothing_is_written():
 
 
 @pytest.mark.usefixtures("x")
-def test_a_task_with_one_class_is_refused_and_nothing_is_written():
+@pytest.mark.parametrize(("n_buyers", "reason"), [(0, "single class"), (2, "a class of 2 users")])
+def test_train_heads_skips_a_task_that_cannot_be_trained(n_buyers, reason, caplog):
     for month in ("2017-11", "2017-12"):
-        write_labels(range(N_USERS), month, value="DOG FOODS")
-    with pytest.raises(ValueError, match="single class"):
-        train()
-    assert not Path("out").exists()
+        write_labels(range(n_buyers), month)
+    train()
+    result = read_json("out/result.json")
+    assert result["task"] == "coffee"
+    assert reason in result["skipped"]
+    assert read_settings("out/head.safetensors")["skipped"] == result["skipped"]
+    assert Path("out/roc.csv").read_text(encoding="utf-8").splitlines() == ['"fpr","tpr","class"']
+    assert "coffee is skipped" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["logistic", "mlp", "boosting", "blend"])
+@pytest.mark.usefixtures("x")
+def test_train_heads_takes_the_kind_of_the_settings(kind):
+    settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    settings["evaluation"] |= {"head": kind}
+    Path("params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    train()
+    result = read_json("out/result.json")
+    if kind != "blend":
+        assert [part["kind"] for part in result["head"]] == [kind]
+    assert 0 < result["brier"] < 0.25
+    assert 0 <= result["calibration_error"] < 0.3
+
+
+@pytest.mark.usefixtures("x")
+def test_train_heads_gives_a_task_the_counts_beside_the_vector(x):
+    settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    settings["tasks"]["coffee"]["inputs"] = "vector+counts"
+    settings["evaluation"] |= {"head": "logistic"}
+    Path("params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    for month in settings["months"]:
+        if month <= settings["evaluation"]["as_of"]:
+            met = np.flatnonzero(x[:, 0] > 0) if month == "2017-03" else np.arange(N_USERS)
+            columns = {"interest": np.full(len(met), 7 if month == "2017-03" else 3, np.int32)}
+            columns |= {"count": np.full(len(met), 2, np.float32)}
+            write_parquet(pa.table({"user_id": met, **columns}), f"boi/{month}.parquet")
+    write_vectors(
+        np.random.default_rng(5).standard_normal((N_USERS, 4))
+    )  # the counts tell, these do not
+    train()
+    result = read_json("out/result.json")
+    assert result["auc"] > 0.9
+    _, about = load_head("out/head.safetensors")
+    assert about["interests"] == [3, 7]
 
 
 @pytest.mark.usefixtures("x")

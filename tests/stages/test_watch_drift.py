@@ -73,7 +73,13 @@ def encoded(tmp_path_factory):
         write_json({"auc": 0.9}, "heads/food.json")
         interests = pa.table({"interest": pa.array(range(4), pa.int32()), "n_behaviors": [36] * 4})
         write_parquet(interests, "interests.parquet")
-        open_drift.main(["--interests=interests.parquet", "--state=drift/start"])
+        open_drift.main(
+            [
+                "--interests=interests.parquet",
+                "--state=drift/start",
+                "--labels=labels/start.parquet",
+            ]
+        )
     return folder
 
 
