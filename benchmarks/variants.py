@@ -17,7 +17,7 @@ from scipy import sparse
 from benchmarks.data_sets import DataSet
 from lurm.boi import boi_query, check_assigned, counted
 from lurm.interests.assignment import assign
-from lurm.interests.clustering import cluster, sample_items
+from lurm.interests.clustering import cluster, fitting_number, sample_items
 from lurm.interests.composition import compositions, count_items
 from lurm.months import month_number
 from lurm.params import Params, parse_params
@@ -61,9 +61,11 @@ def interests_of(data_set: DataSet, params: Params) -> tuple[np.ndarray, pa.Tabl
         vectors = vectors[:, : params.embed_items.width]
         vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     sample = sample_items(len(items), settings.sample_size, settings.seed)
+    if settings.n_interests == "auto":
+        settings = settings.with_number(fitting_number(vectors[sample], len(data_set.behaviors)))
     found = cluster(
         vectors[sample],
-        settings.n_interests,
+        settings.number,
         settings.method,
         rounds=settings.rounds,
         sparsity=settings.sparsity,
@@ -127,7 +129,7 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
     timelines = timelines_of(data_set, params, item_interests, scratch)
     chosen = params.pretrain_smen
     settings = SmenSettings(
-        n_interests=params.cluster_interests.n_interests,
+        n_interests=len(centres),
         n_anchors=chosen.n_anchors,
         width=chosen.width,
         scales=chosen.scales,
@@ -176,9 +178,9 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
 def bags_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray:
     """The variant's BoI itself, (U, D) float32."""
     params = changed(data_set.params, variant.changes)
-    _, item_interests = interests_of(data_set, params)
+    centres, item_interests = interests_of(data_set, params)
     timelines = timelines_of(data_set, params, item_interests, scratch)
-    bags = life_bag(timelines, variant.last_months, params.cluster_interests.n_interests)
+    bags = life_bag(timelines, variant.last_months, len(centres))
     return in_order(bags, timelines.users, data_set.user_ids)
 
 

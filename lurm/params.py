@@ -110,7 +110,7 @@ class ClusterInterests(Section):
     start: Literal["standing", "anew"]
     min_kept_cosine: Share
     method: Literal["auto", "hdsc", "kmeans", "two_level_kmeans"]
-    n_interests: Annotated[int, Field(ge=2)]
+    n_interests: Annotated[int, Field(ge=2)] | Literal["auto"]
     sample_size: Count
     rounds: Count
     sparsity: Annotated[float, Field(ge=0)]
@@ -118,6 +118,21 @@ class ClusterInterests(Section):
     soft_temperature: Positive
     memory_limit: Memory
     seed: Seed
+
+    @property
+    def number(self) -> int:
+        """The number of interests, once it is known.
+
+        Raises:
+            ValueError: it is still "auto".
+        """
+        if self.n_interests == "auto":
+            raise ValueError("cluster_interests.n_interests: expected a number by now, got 'auto'")
+        return self.n_interests
+
+    def with_number(self, n_interests: int) -> "ClusterInterests":
+        """These settings with that number of interests in place of "auto"."""
+        return self.model_copy(update={"n_interests": n_interests})
 
 
 class BuildBoi(Section):
@@ -220,7 +235,7 @@ class Boosting(Section):
     patience: Count
 
 
-HeadKind = Literal["logistic", "mlp", "boosting"]
+HeadKind = Literal["logistic", "sparse", "mlp", "boosting"]
 
 
 class Evaluation(Section):

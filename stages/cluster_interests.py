@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,13 @@ from lurm.console import run_stage
 from lurm.distributed import check_device
 from lurm.interests.assignment import assign, nearest_of
 from lurm.interests.assignment import nearest as nearest_centres
-from lurm.interests.clustering import Clustering, cluster, cluster_onward, sample_items
+from lurm.interests.clustering import (
+    Clustering,
+    cluster,
+    cluster_onward,
+    fitting_number,
+    sample_items,
+)
 from lurm.interests.description import count_behaviors, describe, spread
 from lurm.interests.lineage import (
     changes,
@@ -40,6 +46,7 @@ from lurm.storage import (
     read_array,
     read_json,
     read_parquet,
+    row_count,
     write_array,
     write_json,
     write_parquet,
@@ -78,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     sample = sample_items(len(items), settings.sample_size, settings.seed)
     old = read_standing(args.standing, items["item_id"])
+    if settings.n_interests == "auto":
+        n_interests = fitting_number(vectors[sample], sum(map(row_count, months)))
+        if old is not None and settings.start == "standing":
+            n_interests = int(old.interests.max()) + 1
+        settings = settings.with_number(n_interests)
     found, kept, cosines = find_interests(vectors, sample, old, settings, args.device)
     clustered = time.perf_counter()
     log.info("%s: %d steps, the last %s", found.method, len(found.history), found.history[-1])
@@ -91,21 +103,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     assigned = time.perf_counter()
     nearest = nearest_of(item_interests)
-    n_behaviors, n_users = count_behaviors(
-        months, nearest, settings.n_interests, settings.memory_limit
-    )
+    n_behaviors, n_users = count_behaviors(months, nearest, settings.number, settings.memory_limit)
     place = nearest["interest"].to_numpy(), nearest["cosine"].to_numpy()
-    result = {
+    result: dict[str, Any] = {
         "method": found.method,
-        "n_interests": settings.n_interests,
+        "n_interests": settings.number,
         "n_items": len(items),
         "n_sampled": len(sample),
         "n_behaviors": int(n_behaviors.sum()),
-        "items": spread(*place, np.ones(len(items)), settings.n_interests),
-        "behaviors": spread(*place, n_behaviors, settings.n_interests),
+        "items": spread(*place, np.ones(len(items)), settings.number),
+        "behaviors": spread(*place, n_behaviors, settings.number),
     }
     through = params.training.through
-    shares = shares_of(place[0], n_behaviors, settings.n_interests)
+    shares = shares_of(place[0], n_behaviors, settings.number)
     if old is None:
         lineage = first_lineage(shares, through)
     else:
@@ -126,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(result, args.result)
     log.info(
         "%d items, %d sampled: %d interests by %s in %.1f s, assigned in %.1f s",
-        *(len(items), len(sample), settings.n_interests, found.method),
+        *(len(items), len(sample), settings.number, found.method),
         *(clustered - started, assigned - clustered),
     )
     log.info("by items: %s; by behaviors: %s", result["items"], result["behaviors"])
@@ -161,9 +171,9 @@ def find_interests(
 ) -> tuple[Clustering, np.ndarray, np.ndarray]:
     """The interests; which rows hold what stood there, (D,) bool; cosines (D,) to where it stood."""
     if old is None or settings.start == "anew":
-        nothing = np.zeros(settings.n_interests)
+        nothing = np.zeros(settings.number)
         return start_cold(vectors, sample, settings, device), nothing.astype(bool), nothing
-    starts = places(vectors, old.interests, settings.n_interests)
+    starts = places(vectors, old.interests, settings.number)
     found, lost = cluster_onward(
         vectors[sample], starts, rounds=settings.rounds, seed=settings.seed, device=device
     )
@@ -176,7 +186,7 @@ def start_cold(
     """The interests as if none stood."""
     return cluster(
         vectors[sample],
-        settings.n_interests,
+        settings.number,
         settings.method,
         rounds=settings.rounds,
         sparsity=settings.sparsity,
@@ -197,8 +207,8 @@ def cold_start(
     interests, cosines = nearest_centres(vectors, centres, device=device)
     place = interests[:, 0], cosines[:, 0]
     return {
-        "items": spread(*place, np.ones(len(vectors)), settings.n_interests),
-        "behaviors": spread(*place, n_behaviors, settings.n_interests),
+        "items": spread(*place, np.ones(len(vectors)), settings.number),
+        "behaviors": spread(*place, n_behaviors, settings.number),
     }
 
 

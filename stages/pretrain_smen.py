@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = params.pretrain_smen
 
     timelines = ShardedTimelines(args.timelines)
+    centres, n_interests = read_array(args.centres), params.cluster_interests.n_interests
     settings = SmenSettings(
-        n_interests=params.cluster_interests.n_interests,
+        n_interests=len(centres) if n_interests == "auto" else n_interests,
         n_anchors=chosen.n_anchors,
         width=chosen.width,
         scales=chosen.scales,
@@ -79,7 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if chosen.space != "new":  # before the training, which may take hours
         through = params.training.through
         standing = read_standing(args.standing, through, timelines, settings.n_published)
-    centres = read_array(args.centres)
     with processes(args.device) as writes:
         smen, losses = pretrain(
             timelines,

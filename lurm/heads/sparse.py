@@ -1,12 +1,12 @@
 """Logistic regression on few inputs: those most correlated with the class, weighed by how much they are.
 
-One input may be nearly what a task asks: the count of the category, or the log odds that the user chooses it
-next. A ridge shares the weight among all inputs; here most of it stays with the few that each tell most by
-themselves. Inputs are divided by their deviation and multiplied by (|r| / max |r|)^4, r being the correlation
-with the class: an adaptive ridge, as in H. Zou, "The adaptive lasso and its oracle properties", JASA, 2006,
-https://doi.org/10.1198/016214506000000735, with marginal correlations for first estimates (J. Fan and J. Lv,
-"Sure independence screening", JRSS B, 2008). More than two classes have one regression each, and their log
-odds are logits.
+One input may be nearly what a task asks: the count of the category, or the log odds that the user chooses
+it next. A ridge shares the weight among all inputs; here most of it stays with the few that each tell most
+by themselves. Inputs are divided by their deviation and multiplied by (|r| / max |r|)^4, r being the
+correlation with the class: an adaptive ridge, as in H. Zou, "The adaptive lasso and its oracle properties",
+JASA, 2006, https://doi.org/10.1198/016214506000000735, with marginal correlations for first estimates
+(J. Fan and J. Lv, "Sure independence screening", JRSS B, 2008). More than two classes have one regression
+each, and their log odds are logits.
 
 Letters: U users, d width, F regressions at once, m inputs kept, V variants, C classes.
 """
