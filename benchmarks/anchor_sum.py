@@ -287,7 +287,7 @@ def time_smen(precision: str, n_batches: int, n_interests: int, device: str) -> 
         start = now(device)
         pretrain(
             lives, settings, temperature=0.1, batch_size=BATCH, epochs=1, learning_rate=1e-3,
-            min_view_share=0.1, max_view_share=0.4, min_kept_share=0.5, ridge=1.0, seed=0,
+            min_view_share=0.1, max_view_share=0.4, min_kept_share=0.5, seed=0,
             device=device, precision=precision,
         )  # fmt: skip
         return now(device) - start

@@ -22,21 +22,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from scipy import sparse
 
 from benchmarks import logs
 from benchmarks.measure import free_memory, measure, now, result_path, slope, table, warm_memory
 from lurm.console import run_stage
 from lurm.distributed import check_device
+from lurm.history import N_ACTIVITY, timeline_history
 from lurm.months import month_name, month_number
 from lurm.pretraining import view_periods
+from lurm.projection import INTEREST, KINDS, Block, Projection, ProjectionSettings
 from lurm.shards import Month, divide, encode_shard, finish
-from lurm.smen import Smen, SmenSettings
+from lurm.smen import Smen, SmenSettings, model_settings, model_tensors
 from lurm.states import SHARD
 from lurm.storage import read_parquet, write_json, write_parquet, write_tensors
 from lurm.tables import user_vectors_schema
 from lurm.timelines import build_timelines
 
-N_INTERESTS, M, H, PUBLISHED = 10_000, 10, 128, 64
+N_INTERESTS, M, H, PUBLISHED = 10_000, 10, 128, 256
 PER_MONTH = 20  # behaviors of a user
 TIMED = 12  # the last months
 CHUNKS = {"cpu": 64, "cuda": 256}  # lives encoded at once; fewer or more take longer
@@ -68,8 +71,29 @@ def random_smen() -> Smen:
     scales = {"month": 1, "year": 12}
     smen = Smen(SmenSettings(N_INTERESTS, M, H, scales, published_width=PUBLISHED)).eval()
     torch.nn.init.normal_(smen.multi_anchor.interests, std=0.3)
-    torch.nn.init.orthogonal_(smen.directions)
+    smen.attach(random_projection())
     return smen
+
+
+def random_projection() -> Projection:
+    """A projection of usual sizes: a catalog column of 300 values, 150 directions a block, 600 targets."""
+    rng = np.random.default_rng(0)
+    sizes = {INTEREST: N_INTERESTS, "category": 300}
+    blocks = [Block(kind, source, 150) for source in sizes for kind in KINDS]
+    blocks += [Block("activity", "", N_ACTIVITY), Block("smen", "", 150)]
+    targets = {INTEREST: 300, "category": 300}
+    projection = Projection(ProjectionSettings(PUBLISHED, M * H, sizes, blocks, targets)).eval()
+    category = (np.ones(N_INTERESTS), (np.arange(N_INTERESTS), np.arange(N_INTERESTS) % 300))
+    table = sparse.csr_matrix(category, shape=(N_INTERESTS, 300), dtype=np.float32)
+    projection.compositions = {"category": table}
+    rows = {**sizes, "activity": N_ACTIVITY, "smen": M * H}
+    for block in blocks:
+        axes = rng.standard_normal((rows[block.source or block.kind], block.width))
+        projection.axes.append((axes / block.width).astype(np.float32))
+    projection.rows = {INTEREST: np.arange(300), "category": np.arange(300)}
+    for tensor in (projection.score, projection.linear_out, projection.pair_out):
+        torch.nn.init.normal_(tensor, std=0.03)
+    return projection
 
 
 def encode(
@@ -109,6 +133,7 @@ def encode(
         warm()
         start = now(device)
         months = sorted((folder / "boi").iterdir())[:n_months]
+        last_month = month_number(months[-1].stem)
         lives = build_timelines({month_number(path.stem): read_parquet(path) for path in months})
         arranged, whole = now(device) - start, []
         with torch.inference_mode():
@@ -116,7 +141,8 @@ def encode(
                 rows = np.arange(first, min(first + CHUNKS[device], len(lives)))
                 edges = (some := lives.take(rows)).first_bag
                 periods = view_periods(some, edges[:-1], edges[1:], smen.settings)
-                whole.append(smen.publish(smen(periods)).cpu())
+                history = timeline_history(some, edges[:-1], edges[1:], last_month, N_INTERESTS)
+                whole.append(smen.publish(smen(periods), history).cpu())
         vectors = torch.cat(whole).numpy()
         columns: dict[str, Any] = {
             name: pa.nulls(len(lives), kind)
@@ -131,9 +157,9 @@ def encode(
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             write_tensors(
-                smen.state_dict(),
+                model_tensors(smen),
                 folder / "smen.safetensors",
-                {"model_version": "v", **smen.settings.to_json()},
+                {"model_version": "v", **model_settings(smen)},
             )
             write_json({"points": []}, folder / "confidence.json")
             nobody = user_vectors_schema(PUBLISHED, pa.int64()).empty_table()

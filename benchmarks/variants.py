@@ -12,16 +12,16 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from scipy import sparse
 
 from benchmarks.data_sets import DataSet
 from lurm.boi import boi_query, check_assigned, counted
 from lurm.interests.assignment import assign
-from lurm.interests.clustering import cluster, group_interests, sample_items
+from lurm.interests.clustering import cluster, sample_items
+from lurm.interests.composition import compositions, count_items
 from lurm.months import month_number
 from lurm.params import Params, parse_params
-from lurm.pretraining import pretrain, view_periods
+from lurm.pretraining import add_projection, encode_timelines, pretrain
 from lurm.smen import SmenSettings
 from lurm.storage import month_files, read_array, read_parquet, write_parquet
 from lurm.timelines import Timelines, build_timelines, cut_periods
@@ -146,20 +146,31 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
         min_view_share=chosen.min_view_share,
         max_view_share=chosen.max_view_share,
         min_kept_share=chosen.min_kept_share,
-        ridge=chosen.ridge,
         seed=chosen.seed,
         centres=centres if chosen.interest_start == "centres" else None,
-        groups=group_interests(
-            centres, chosen.n_groups, params.cluster_interests.rounds, chosen.seed
-        ),
     )
-    first, last = last_bags(timelines, variant.last_months)
-    with torch.inference_mode():
-        parts = [
-            smen.publish(smen(view_periods(timelines, first[part], last[part], settings))).numpy()
-            for part in np.array_split(np.arange(len(first)), -(-len(first) // 4096))
-        ]
-    return in_order(np.concatenate(parts), timelines.users, data_set.user_ids)
+    month = month_number(params.training.through)
+    if chosen.published_width:
+        training = data_set.root / "data/training"
+        composition = compositions(
+            chosen.columns,
+            data_set.catalog,
+            item_interests,
+            count_items(month_files(training / "behaviors", list(params.training.months))),
+            text_columns=params.embed_items.text_columns,
+            n_interests=settings.n_interests,
+        )
+        add_projection(
+            smen,
+            timelines,
+            composition,
+            month=month,
+            block_width=chosen.block_width,
+            seed=chosen.seed,
+        )
+    first, _ = last_bags(timelines, variant.last_months)
+    vectors = encode_timelines(smen, timelines, month, first)
+    return in_order(vectors, timelines.users, data_set.user_ids)
 
 
 def bags_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lurm.pretraining import CHUNK, view_periods
+from lurm.pretraining import CHUNK, encode_timelines
 from lurm.smen import Smen
 from lurm.timelines import ShardedTimelines, Timelines
+from lurm.views import split
 
 MOST_GROUPS = 16
 
@@ -55,6 +55,7 @@ def measure_confidence(
     smen: Smen,
     timelines: Timelines | ShardedTimelines,
     *,
+    month: int,
     max_users: int,
     min_group: int,
     seed: int,
@@ -63,8 +64,9 @@ def measure_confidence(
 
     Args:
         smen: the encoder.
-        timelines: lives of the training users.
-        max_users: users halved at most, drawn by chance.
+        timelines: histories of the training users.
+        month: number of the last training month.
+        max_users: users whose records are split at most, drawn by chance.
         min_group: users compared with each other at least; with fewer there is nothing to measure, and
             the confidence is 0 throughout.
         seed: of the draw and of the halves.
@@ -79,9 +81,14 @@ def measure_confidence(
     chosen = np.sort(rng.permutation(len(timelines))[:max_users])
     halves = []
     for part in np.split(chosen, range(CHUNK, len(chosen), CHUNK)):
-        one, other = halved(timelines.take(part), rng)
+        one, other = split(timelines.take(part), 0.5, rng)
         both = (np.diff(one.first_bag) > 0) & (np.diff(other.first_bag) > 0)
-        halves.append([(_encode(smen, half)[both], _totals(half)[both]) for half in (one, other)])
+        halves.append(
+            [
+                (encode_timelines(smen, half, month)[both], _totals(half)[both])
+                for half in (one, other)
+            ]
+        )
     (x, n_x), (y, n_y) = (
         tuple(np.concatenate([pair[side][what] for pair in halves]) for what in (0, 1))
         for side in (0, 1)
@@ -126,41 +133,6 @@ def agreement(
     return found
 
 
-def halved(lives: Timelines, rng: np.random.Generator) -> tuple[Timelines, Timelines]:
-    """The lives in two halves: each behavior falls into one by chance.
-
-    Entries and bags that are left with nothing go; a user may be left with no bag.
-    """
-    user = np.repeat(np.arange(len(lives)), np.diff(lives.first_bag))  # of each bag
-    bag = np.repeat(np.arange(lives.n_bags), np.diff(lives.first_entry))  # of each entry
-    counts = lives.counts
-    whole = np.floor(counts)  # soft assignment leaves fractions
-    rest = (counts - whole) * (rng.random(len(counts)) < 0.5)
-    mine = (rng.binomial(whole.astype(np.int64), 0.5) + rest).astype(np.float32)
-
-    def life(kept: NDArray[np.float32]) -> Timelines:
-        there = kept > 0
-        sizes = np.bincount(bag[there], minlength=lives.n_bags)
-        n_bags = np.bincount(user[sizes > 0], minlength=len(lives))
-        return Timelines(
-            users=lives.users[:0],  # nobody's life
-            first_bag=np.concatenate([[0], np.cumsum(n_bags)]),
-            months=lives.months[sizes > 0],
-            first_entry=np.concatenate([[0], np.cumsum(sizes[sizes > 0])]),
-            interests=lives.interests[there],
-            counts=kept[there],
-        )
-
-    return life(mine), life(counts - mine)
-
-
 def _totals(timelines: Timelines) -> NDArray[np.float64]:
     sums = np.concatenate([[0.0], np.cumsum(timelines.counts, dtype=np.float64)])
     return np.diff(sums[timelines.first_entry[timelines.first_bag]])
-
-
-def _encode(smen: Smen, timelines: Timelines) -> NDArray[np.float32]:
-    lives = timelines.first_bag[:-1], timelines.first_bag[1:]
-    with torch.inference_mode():
-        encoded = smen(view_periods(timelines, *lives, smen.settings))
-        return smen.publish(encoded).numpy()

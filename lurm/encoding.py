@@ -22,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from lurm.history import WINDOW, History
 from lurm.months import month_name
 from lurm.smen import Smen, SmenSettings, Version
-from lurm.states import ScaleState, UserStates, check_ids
+from lurm.states import BAGS, ScaleState, UserStates, check_ids
 from lurm.tables import user_vectors_schema
 from lurm.timelines import Periods
 
@@ -48,8 +49,10 @@ def no_users(settings: SmenSettings, id_type: pa.DataType) -> UserStates:
     return UserStates(
         users=pa.array([], id_type),
         n_behaviors=np.zeros(0),
+        n_months=none,
         first_month=none,
         last_month=none,
+        **dict.fromkeys(BAGS, scale.open_counts),
         scales=dict.fromkeys(settings.scales, scale),
     )
 
@@ -114,19 +117,84 @@ def encode_month(
             scale = _close(scale, np.flatnonzero(active), now[active], steps[active])
         scales[name] = scale
         parts.append(now)
-    vectors = np.empty((len(active), settings.n_published), dtype=np.float32)
-    for rows in _chunks(smen, len(active), MERGED):
-        with torch.inference_mode():
-            merged = smen.merge([_tensor(smen, part[rows]) for part in parts])
-            vectors[rows] = smen.publish(merged).cpu().numpy()
+    counts = {name: getattr(states, name) for name in BAGS}
+    if smen.projection is not None:
+        counts = _moved_on(states, bags, active, month)
     after = UserStates(
         users=states.users,
         n_behaviors=states.n_behaviors + np.asarray(bags.sum(axis=1)).ravel(),
+        n_months=states.n_months + active,
         first_month=np.where(active & (states.first_month == NEVER), month, states.first_month),
         last_month=np.where(active, month, states.last_month),
+        **counts,
         scales=scales,
     )
+    history = None if smen.projection is None else state_history(after, month)
+    numbers = np.empty((len(active), settings.n_anchors, settings.width), dtype=np.float32)
+    with torch.inference_mode():
+        for rows in _chunks(smen, len(active), MERGED):
+            merged = smen.merge([_tensor(smen, part[rows]) for part in parts])
+            numbers[rows] = merged.cpu().numpy()
+        vectors = smen.publish(torch.from_numpy(numbers), history).numpy()
     return after, vectors
+
+
+def still_moves(smen: Smen, last_month: NDArray[np.int64], month: int) -> NDArray[np.bool_]:
+    """Whose vector changes in a month without behaviors, (U,): those whose windows are not empty yet.
+
+    With ``empty_periods: zeros`` everybody's does.
+    """
+    if smen.settings.empty_periods == "zeros":
+        return np.ones(len(last_month), dtype=bool)
+    if smen.projection is None:
+        return np.zeros(len(last_month), dtype=bool)
+    return last_month >= month - WINDOW
+
+
+def state_history(states: UserStates, month: int) -> History:
+    """The users' histories as of a month that is their last or a later one."""
+    away = month - states.last_month
+    recent = (states.recent_0, states.recent_1, states.recent_2)
+    window = sum(_kept(counts, away + age < WINDOW) for age, counts in enumerate(recent))
+    return History(
+        total=states.total,
+        month=_kept(states.recent_0, away == 0),
+        window=sparse.csr_matrix(window, dtype=np.float32),
+        n_months=states.n_months,
+        span=states.last_month - states.first_month + 1,
+        away=np.minimum(away, WINDOW),
+    )
+
+
+def _moved_on(
+    states: UserStates, bags: sparse.csr_matrix, active: NDArray[np.bool_], month: int
+) -> dict[str, sparse.csr_matrix]:
+    """The counts of BAGS after the month; those of users who were not active stay."""
+    since = np.where(states.last_month == NEVER, WINDOW, month - states.last_month)
+    bags = sparse.csr_matrix(bags, dtype=np.float32)
+    bags.sort_indices()
+    recent_0, recent_1, recent_2 = states.recent_0, states.recent_1, states.recent_2
+    out = {
+        "total": states.total + bags,
+        "recent_0": _kept(recent_0, ~active) + bags,
+        "recent_1": _kept(recent_1, ~active) + _kept(recent_0, active & (since == 1)),
+        "recent_2": _kept(recent_2, ~active)
+        + _kept(recent_1, active & (since == 1))
+        + _kept(recent_0, active & (since == 2)),
+    }
+    for name, counts in out.items():
+        out[name] = sparse.csr_matrix(counts, dtype=np.float32)
+        out[name].sort_indices()
+    return out
+
+
+def _kept(counts: sparse.csr_matrix, rows: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """The counts of the users marked in ``rows``, the others' rows empty."""
+    if rows.all():
+        return counts
+    out = sparse.csr_matrix(sparse.diags(rows.astype(np.float32)) @ counts)
+    out.eliminate_zeros()
+    return out
 
 
 def _join(
@@ -175,8 +243,10 @@ def _join(
     joined = UserStates(
         users=users,
         n_behaviors=grown(states.n_behaviors, 0),
+        n_months=grown(states.n_months, 0),
         first_month=grown(states.first_month, NEVER),
         last_month=grown(states.last_month, NEVER),
+        **{name: grown_rows(getattr(states, name)) for name in BAGS},
         scales={
             name: ScaleState(
                 hidden=grown(scale.hidden, 0),

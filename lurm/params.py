@@ -132,8 +132,8 @@ class PretrainSmen(Section):
     n_anchors: Count
     width: Count
     published_width: Annotated[int, Field(ge=0)]
-    ridge: Positive
-    n_groups: Count
+    columns: tuple[str, ...] = Field(strict=False)
+    block_width: Count
     interest_start: Literal["centres", "random"]
     gate: Literal["per_scale", "complement"]
     empty_periods: Literal["skip", "zeros"]
@@ -153,15 +153,6 @@ class PretrainSmen(Section):
             raise ValueError(
                 f"pretrain_smen.min_view_share ({self.min_view_share}) must not exceed "
                 f"max_view_share ({self.max_view_share})"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _published_width_within(self) -> "PretrainSmen":
-        if self.published_width > self.n_anchors * self.width:
-            raise ValueError(
-                f"pretrain_smen.published_width: expected at most n_anchors x width "
-                f"({self.n_anchors * self.width}), got {self.published_width}"
             )
         return self
 

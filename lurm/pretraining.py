@@ -3,9 +3,9 @@
 Letters: U users, n users in a batch, D interests, H hidden size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,15 +16,20 @@ from torch import Tensor
 from lurm.console import progress
 from lurm.contrastive import nt_xent
 from lurm.distributed import add_up_gradients, gathered, own_slice
-from lurm.foresight import foretelling_directions
+from lurm.history import History, timeline_history
 from lurm.lazy_adam import LazyAdam
+from lurm.projection_training import Example, fit_projection
 from lurm.smen import Smen, SmenSettings
-from lurm.timelines import Periods, ShardedTimelines, Timelines, cut_periods, ranges
-from lurm.views import draw_view, thinned
+from lurm.timelines import Periods, ShardedTimelines, Timelines, cut_periods
+from lurm.views import draw_view, split, thinned
 
 CHUNK = 4096  # users encoded at once
-CUTS, AFTER = 12, 2  # months at whose end lives are cut at most, and months looked at after each
-LIVES = 50_000  # lives cut at most
+CUTS, AFTER = (
+    12,
+    2,
+)  # months at whose end histories are cut at most, and months looked at after each
+USERS = 50_000  # users whose histories are cut, at most
+KEPT_SHARE = 0.7  # of the behaviors of a hidden example
 T = TypeVar("T")
 
 
@@ -79,21 +84,17 @@ def pretrain(
     min_view_share: float,
     max_view_share: float,
     min_kept_share: float,
-    ridge: float,
     seed: int,
     centres: NDArray[np.float32] | None = None,
-    groups: NDArray[np.int32] | None = None,
     device: str = "cpu",
     precision: str = "float32",
 ) -> tuple[Smen, list[float]]:
     """SMEN trained with NT-Xent (paper eq. 2-3 on eq. 8), and its mean loss per epoch.
 
-    The directions that it publishes (:mod:`lurm.foresight`) are found at the end. With ``centres``
-    (D, H'), the interests' centres in the space of items, W^e starts from them
-    (:func:`rows_from_centres`). With ``groups`` (D,), the directions also foretell which groups of
-    interests a life meets: each member may be too rare to be foretold. The same seed gives the same
-    bytes on the same machine with the same number of threads; on a ``device`` "cuda" only nearly, as
-    sums there are added up in any order.
+    With ``centres`` (D, H'), the interests' centres in the space of items, W^e starts from them
+    (:func:`rows_from_centres`). The same seed gives the same bytes on the same machine with the same
+    number of threads; on a ``device`` "cuda" only nearly, as sums there are added up in any order. The
+    projection is trained afterwards, by :func:`add_projection`.
 
     With ``precision`` "bfloat16" vectors are kept and multiplied in it, added up in float32; weights, GRU
     and loss stay in float32. Of several processes (:mod:`lurm.distributed`) each encodes a part of every
@@ -101,7 +102,7 @@ def pretrain(
 
     Raises:
         ValueError: fewer than two users, so that nobody is a negative; an interest beyond the settings;
-            another number of centres than interests; too few users of two months to find directions.
+            another number of centres than interests.
     """
     n_users = len(timelines)
     if n_users < 2:
@@ -164,72 +165,135 @@ def pretrain(
         losses.append(float(np.mean(in_epoch[: step + 1].tolist())))
     table.finish()
     smen.multi_anchor.sparse_gradient = False
-    if settings.published_width:
-        cuts = _cuts(smen, timelines, groups, rng)
-        directions = foretelling_directions(cuts, settings.published_width, ridge)
-        smen.directions.copy_(torch.from_numpy(directions))
     return smen.cpu().eval(), losses
 
 
-def published(
-    smen: Smen, timelines: Timelines | ShardedTimelines, users: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """The published vectors (n, k) of the users' whole lives; users: (n,) row numbers."""
-    vectors = [np.zeros((0, smen.settings.n_published), dtype=np.float32)]
-    for part in np.split(users, range(CHUNK, len(users), CHUNK)):
-        lives = timelines.take(part)
-        first, last = lives.first_bag[:-1], lives.first_bag[1:]
+def add_projection(
+    smen: Smen,
+    timelines: Timelines | ShardedTimelines,
+    compositions: Mapping[str, sparse.csr_matrix],
+    *,
+    month: int,
+    block_width: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Give a trained encoder its projection (:mod:`lurm.projection`); return figures for the report.
+
+    Of very many users a sample is looked at, so that time and memory do not follow their number, but for
+    the order in which the sample is drawn (8 bytes a user).
+
+    Args:
+        smen: the encoder, of a published width above 0.
+        timelines: histories of the training users.
+        compositions: for each catalog column what interests consist of (:mod:`lurm.interests.composition`).
+        month: number of the last training month.
+        block_width: leading directions kept of each block, at most.
+        seed: of the sample, of hidden behaviors, folds, directions and the pair model.
+
+    Raises:
+        ValueError: too few users with behaviors before the last month, or nothing that they choose varies.
+    """
+    rng = np.random.default_rng(seed)
+    sample = timelines.take(np.sort(rng.permutation(len(timelines))[:USERS]))
+    everything = sample.first_bag[:-1], sample.first_bag[1:]
+    current = _example(smen, sample, everything, everything[1], month, np.arange(len(sample)))
+    cuts = np.unique(sample.months)[:-1][-CUTS:]
+    projection, figures = fit_projection(
+        _examples(smen, sample, cuts, month, rng),
+        current,
+        compositions,
+        width=smen.settings.published_width,
+        block_width=block_width,
+        n_users=len(sample),
+        n_examples=len(cuts) + 1,
+        seed=seed,
+    )
+    smen.attach(projection)
+    return figures
+
+
+def _examples(
+    smen: Smen,
+    sample: Timelines,
+    cuts: NDArray[np.int32],
+    month: int,
+    rng: np.random.Generator,
+) -> Iterator[Example]:
+    """Histories cut at the ends of months, then those with hidden behaviors."""
+    first, last = sample.first_bag[:-1], sample.first_bag[1:]
+    owner = np.repeat(np.arange(len(first)), last - first)
+    for cut in progress(cuts, "pretrain_smen: cut"):
+        until = first + np.bincount(owner[sample.months <= cut], minlength=len(first))
+        after = first + np.bincount(owner[sample.months <= cut + AFTER], minlength=len(first))
+        users = np.flatnonzero(until > first)
+        yield _example(smen, sample, (first, until), after, int(cut), users)
+    kept, hidden = split(sample, KEPT_SHARE, rng)
+    users = np.flatnonzero(np.diff(kept.first_bag) > 0)
+    bounds = kept.first_bag[:-1], kept.first_bag[1:]
+    example = _example(smen, kept, bounds, bounds[1], month, users)
+    rest = hidden.first_bag[:-1][users], hidden.first_bag[1:][users]
+    chosen = timeline_history(hidden, *rest, month, smen.settings.n_interests).total
+    yield example._replace(chosen=chosen)
+
+
+def _example(
+    smen: Smen,
+    timelines: Timelines,
+    bounds: tuple[NDArray[np.int64], NDArray[np.int64]],
+    after: NDArray[np.int64],
+    month: int,
+    users: NDArray[np.int64],
+) -> Example:
+    """The users' histories as of the month, bags ``bounds``, and what is in their bags up to ``after``."""
+    first, last = bounds[0][users], bounds[1][users]
+    n_interests = smen.settings.n_interests
+    numbers = [torch.zeros(0, smen.settings.n_anchors * smen.settings.width)]
+    for part in np.split(np.arange(len(users)), range(CHUNK, len(users), CHUNK)):
         with torch.no_grad():
-            encoded = smen(view_periods(lives, first, last, smen.settings))
-            vectors.append(smen.publish(encoded).numpy())
+            encoded = smen(view_periods(timelines, first[part], last[part], smen.settings))
+        numbers.append(encoded.flatten(1).cpu())
+    history = timeline_history(timelines, first, last, month, n_interests)
+    until = int(timelines.months.max(initial=month))
+    chosen = timeline_history(timelines, last, after[users], until, n_interests).total
+    return Example(users, history, torch.cat(numbers), chosen)
+
+
+def encode_timelines(
+    smen: Smen,
+    timelines: Timelines,
+    month: int,
+    first: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """The published vectors (n, k) of all users of the timelines as of a month, the slow way.
+
+    Args:
+        smen: the encoder with its projection, if it has one.
+        timelines: bags up to the month, none of a later one.
+        month: number of the month.
+        first: (n,) the first bag of each user that is looked at; all of them unless given.
+    """
+    first = timelines.first_bag[:-1] if first is None else first
+    last = timelines.first_bag[1:]
+    vectors = [np.zeros((0, smen.settings.n_published), dtype=np.float32)]
+    for part in np.split(np.arange(len(first)), range(CHUNK, len(first), CHUNK)):
+        bounds = first[part], last[part]
+        history: History | None = None
+        if smen.projection is not None:
+            history = timeline_history(timelines, *bounds, month, smen.settings.n_interests)
+        with torch.no_grad():
+            encoded = smen(view_periods(timelines, *bounds, smen.settings))
+            vectors.append(smen.publish(encoded, history).numpy())
     return np.concatenate(vectors)
 
 
-def _cuts(
-    smen: Smen,
-    timelines: Timelines | ShardedTimelines,
-    groups: NDArray[np.int32] | None,
-    rng: np.random.Generator,
-) -> Iterator[tuple[NDArray[np.float32], sparse.csr_matrix]]:
-    """For each of the last months but the very last: vectors of lives until then, and what they met after.
-
-    Of very many lives a sample is cut, so that time and memory do not follow their number, but for the
-    order in which the sample is drawn (8 bytes a user).
-    """
-    lives = timelines.take(np.sort(rng.permutation(len(timelines))[:LIVES]))
-    first, last = lives.first_bag[:-1], lives.first_bag[1:]
-    owner = np.repeat(np.arange(len(first)), last - first)
-    for month in np.unique(lives.months)[:-1][-CUTS:]:
-        until = first + np.bincount(owner[lives.months <= month], minlength=len(first))
-        soon = first + np.bincount(owner[lives.months <= month + AFTER], minlength=len(first))
-        users = np.flatnonzero(until > first)
-        if not len(users):
-            continue
-        vectors = []
-        for part in np.split(users, range(CHUNK, len(users), CHUNK)):
-            with torch.no_grad():
-                encoded = smen(view_periods(lives, first[part], until[part], smen.settings))
-            vectors.append(encoded.flatten(1).cpu().numpy())
-        met = _interests_met(lives, until[users], soon[users], smen.settings.n_interests)
-        if groups is not None:
-            of_group = sparse.csr_matrix((np.ones(len(groups)), (np.arange(len(groups)), groups)))
-            met = sparse.csr_matrix(sparse.hstack([met, (met @ of_group).minimum(1)]))
-        yield np.concatenate(vectors), met
-
-
-def _interests_met(
-    timelines: Timelines, first: NDArray[np.int64], last: NDArray[np.int64], n_interests: int
-) -> sparse.csr_matrix:
-    """Which interests are in the bags ``first[i]:last[i]``, (n, D), ones and zeros."""
-    begin, end = timelines.first_entry[first], timelines.first_entry[last]
-    interests = timelines.interests[ranges(begin, end)]
-    met = sparse.csr_matrix(
-        (np.ones(len(interests)), interests, np.concatenate([[0], np.cumsum(end - begin)])),
-        shape=(len(first), n_interests),
-    )
-    met.sum_duplicates()
-    met.data[:] = 1
-    return met
+def published(
+    smen: Smen, timelines: Timelines | ShardedTimelines, users: NDArray[np.int64], month: int
+) -> NDArray[np.float32]:
+    """The published vectors (n, k) of whole histories as of a month; users: (n,) row numbers."""
+    vectors = [np.zeros((0, smen.settings.n_published), dtype=np.float32)]
+    for part in np.split(users, range(CHUNK, len(users), CHUNK)):
+        vectors.append(encode_timelines(smen, timelines.take(part), month))
+    return np.concatenate(vectors)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:

@@ -1,8 +1,8 @@
 """A month's users encoded shard by shard, each by itself: here, or on one of Spark's workers.
 
-Of users who were not active in the month nothing is read but their rows of the month before, unless empty
-periods enter as zeros. Workers take this module from the project that is installed there. A function of the
-stage's script would be sent to them with all that it refers to.
+Of users whose vector does not change, since they were not active in the month nor shortly before, nothing
+is read but their rows of the month before. Workers take this module from the project that is installed
+there. A function of the stage's script would be sent to them with all that it refers to.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lurm.confidence import Confidence
-from lurm.encoding import encode_month, no_users, user_vectors, with_others
+from lurm.encoding import encode_month, no_users, still_moves, user_vectors, with_others
 from lurm.months import month_name, month_number
 from lurm.smen import Version, load_smen
 from lurm.states import (
@@ -101,7 +101,7 @@ def encode_shard(month: Month, shard: Shard) -> None:
     smen, version = load_smen(month.smen)
     smen.to(month.device)
     confidence = Confidence.from_json(read_json(month.confidence))
-    number, zeros = month_number(month.month), smen.settings.empty_periods == "zeros"
+    number = month_number(month.month)
     boi = read_rows(month.boi, shard.bags)
     ids = boi["user_id"]
     published_before, states_of = reader(month.previous), load_states(month.states, version.model)
@@ -116,7 +116,8 @@ def encode_shard(month: Month, shard: Shard) -> None:
             before = published_before(of_shard)
             check_before(before, version, number, month.previous)
             active = pc.is_in(before["user_id"].cast(ids.type), value_set=ids[bags])
-            moves = pc.or_(active, pa.scalar(zeros))
+            last = _numbers(before["last_month"].combine_chunks())
+            moves = pc.or_(active, pa.array(still_moves(smen, last, number)))
             moving = before.filter(moves)
             if len(moving):
                 last = _numbers(moving["last_month"].combine_chunks())

@@ -22,9 +22,12 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from lurm.anchor_sum import anchor_sum, distinct
+from lurm.history import History
+from lurm.projection import Projection, ProjectionSettings, load_projection
 from lurm.storage import read_tensors
 from lurm.timelines import Periods
 
+PROJECTION = "projection."  # begins the names of the projection's tensors in the model's file
 GATE_ROWS = {"cpu": 512}  # of a GRU at once: their gates fit the cache of a processor's core
 
 
@@ -32,8 +35,8 @@ GATE_ROWS = {"cpu": 512}  # of a GRU at once: their gates fit the cache of a pro
 class SmenSettings:
     """What fixes the shape and the arithmetic of a SMEN.
 
-    ``scales`` are spans in months, by name; the gates of eq. 7 follow their order. ``published_width``
-    is that of :meth:`Smen.publish`, 0 for all M * H numbers.
+    ``scales`` are spans in months, by name; the gates of eq. 7 follow their order. ``published_width`` is
+    the width of the projection's vectors, 0 where all M * H numbers are published.
     """
 
     n_interests: int
@@ -98,7 +101,6 @@ class MultiAnchor(nn.Module):
 class Smen(nn.Module):
     """The encoder, and the contrastive head that only training uses."""
 
-    directions: Tensor  # (M * H, k), if there is a published width
     turn: Tensor | None  # (k, k), and `offset` (k,): into an older space (:mod:`lurm.alignment`)
     offset: Tensor | None
 
@@ -115,8 +117,9 @@ class Smen(nn.Module):
         self.head_out = nn.Linear(m * h, m * h, bias=False)  # W^h2 of eq. 8
         nn.init.normal_(self.head_anchor, std=h**-0.5)
         nn.init.normal_(self.head_mix, std=m**-0.5)
-        if settings.published_width:
-            self.register_buffer("directions", torch.zeros(m * h, settings.published_width))
+        # In a tuple, for it is no submodule: it stays on the CPU, and its tensors have files' names of
+        # their own.
+        self._projection: tuple[Projection, ...] = ()
         self.register_buffer("turn", None)  # absent from the state until there is one
         self.register_buffer("offset", None)
 
@@ -185,14 +188,30 @@ class Smen(nn.Module):
         steps = torch.zeros(n, dtype=torch.int64)
         return self.merge([self.advance(periods, start, steps) for periods in scales])
 
-    def publish(self, users: Tensor) -> Tensor:
-        """The published vectors of (n, M, H): all numbers, or those of :mod:`lurm.foresight` (n, k).
+    @property
+    def projection(self) -> Projection | None:
+        """What makes published vectors of histories and of this encoder's numbers; None publishes these."""
+        return self._projection[0] if self._projection else None
 
-        If an older space is kept, they are turned into it.
+    def attach(self, projection: Projection) -> None:
+        """Publish vectors of that projection from now on."""
+        self._projection = (projection,)
+
+    def publish(self, users: Tensor, history: History | None = None) -> Tensor:
+        """The published vectors (n, k) of the encoder's numbers (n, M, H) and of the users' histories.
+
+        All M * H numbers where there is no projection. If an older space is kept, they are turned into it.
+
+        Raises:
+            ValueError: there is a projection, and no history.
         """
         published = users.flatten(1)
-        if self.settings.published_width:
-            published = published @ self.directions
+        if self.projection is not None:
+            if history is None:
+                raise ValueError(
+                    "publish: expected the users' histories, which the projection reads, got None"
+                )
+            published = self.projection(history, published.cpu()).to(published.device)
         if self.turn is not None and self.offset is not None:
             published = published @ self.turn + self.offset
         return published
@@ -221,9 +240,33 @@ def load_smen(path: Path) -> tuple[Smen, Version]:
     tensors, settings = read_tensors(path)
     model = settings.pop("model_version")
     version = Version(model, settings.pop("space_version", model))
+    projection = settings.pop("projection", None)
+    of_projection = {
+        name.removeprefix(PROJECTION): tensors.pop(name)
+        for name in [name for name in tensors if name.startswith(PROJECTION)]
+    }
     smen = Smen(SmenSettings(**settings))
+    if projection is not None:
+        projection = ProjectionSettings.from_json(projection)
+        smen.attach(load_projection(projection, of_projection).eval())
     for name in ("turn", "offset"):
         if name in tensors:
             smen.register_buffer(name, torch.empty_like(tensors[name]))
     smen.load_state_dict(tensors)
     return smen.eval(), version
+
+
+def model_tensors(smen: Smen) -> dict[str, Tensor]:
+    """All tensors of the encoder and of its projection, by their names in the model's file."""
+    tensors = dict(smen.state_dict())
+    if smen.projection is not None:
+        tensors |= {PROJECTION + name: t for name, t in smen.projection.tensors().items()}
+    return tensors
+
+
+def model_settings(smen: Smen) -> dict[str, Any]:
+    """The settings that :func:`load_smen` reads back, as a JSON object."""
+    settings = smen.settings.to_json()
+    if smen.projection is not None:
+        settings["projection"] = smen.projection.settings.to_json()
+    return settings

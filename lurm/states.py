@@ -29,6 +29,8 @@ from lurm.storage import map_arrow, read_json, replacing, write_json
 from lurm.timelines import ranges
 
 SHARD = 262_144  # users whose states share a file, active or not
+FIGURES = ("n_behaviors", "n_months", "first_month")  # of a user, on disk
+BAGS = ("total", "recent_0", "recent_1", "recent_2")  # counts of a user's history, on disk as lists
 PART = 8_192  # users whose states are in memory at once; larger ones are slower, too
 
 
@@ -48,8 +50,15 @@ class UserStates:
 
     users: pa.Array  # (U,)
     n_behaviors: NDArray[np.float64]  # (U,)
+    n_months: NDArray[np.int64]  # (U,) months with behaviors
     first_month: NDArray[np.int64]  # (U,)
     last_month: NDArray[np.int64]  # (U,)
+    # Counts (U, D) of the whole history, of the last month, and of the first and second month before it.
+    # Rows are empty where the model has no projection, the only reader.
+    total: sparse.csr_matrix
+    recent_0: sparse.csr_matrix
+    recent_1: sparse.csr_matrix
+    recent_2: sparse.csr_matrix
     scales: dict[str, ScaleState]
 
     def take(self, rows: NDArray[np.int64]) -> "UserStates":
@@ -60,10 +69,8 @@ class UserStates:
         }
         return UserStates(
             users=self.users.take(pa.array(rows)),
-            n_behaviors=self.n_behaviors[rows],
-            first_month=self.first_month[rows],
-            last_month=self.last_month[rows],
             scales=scales,
+            **{name: getattr(self, name)[rows] for name in (*FIGURES, "last_month", *BAGS)},
         )
 
 
@@ -84,23 +91,18 @@ def growing_states(shard: Path, scales: Iterable[str]) -> Iterator[Callable[[Use
 
         def append(states: UserStates) -> None:
             nonlocal writer
-            columns: dict[str, Any] = {
-                "user_id": states.users,
-                "n_behaviors": states.n_behaviors,
-                "first_month": states.first_month,
-            }
+            columns: dict[str, Any] = {"user_id": states.users}
+            columns |= {name: getattr(states, name) for name in FIGURES}
+            for name in BAGS:
+                columns |= _lists(name, getattr(states, name))
             for name in scales:
-                scale, counts = states.scales[name], states.scales[name].open_counts
+                scale = states.scales[name]
                 _, m, h = scale.hidden.shape
                 anchors = pa.FixedSizeListArray.from_arrays(pa.array(scale.hidden.ravel()), h)
-                offsets = pa.array(counts.indptr, pa.int32())
                 columns[f"{name}_hidden"] = pa.FixedSizeListArray.from_arrays(anchors, m)
                 columns[f"{name}_n_closed"] = scale.n_closed
                 columns[f"{name}_period"] = scale.period
-                columns[f"{name}_interests"] = pa.ListArray.from_arrays(
-                    offsets, pa.array(counts.indices, pa.int32())
-                )
-                columns[f"{name}_counts"] = pa.ListArray.from_arrays(offsets, pa.array(counts.data))
+                columns |= _lists(name, scale.open_counts)
             batch = pa.record_batch(columns)
             if writer is None:
                 writer = files.enter_context(pa.ipc.new_file(temporary, batch.schema))
@@ -110,6 +112,39 @@ def growing_states(shard: Path, scales: Iterable[str]) -> Iterator[Callable[[Use
         yield append
         if writer is None:
             raise ValueError(f"{shard}: expected states, if of nobody, none were appended")
+
+
+def _lists(name: str, counts: sparse.csr_matrix) -> dict[str, pa.Array]:
+    """The columns of sparse counts (U, D): a list of interests and a list of counts for each user."""
+    offsets = pa.array(counts.indptr, pa.int32())
+    interests, numbers = pa.array(counts.indices, pa.int32()), pa.array(counts.data, pa.float32())
+    return {
+        f"{name}_interests": pa.ListArray.from_arrays(offsets, interests),
+        f"{name}_counts": pa.ListArray.from_arrays(offsets, numbers),
+    }
+
+
+def _counts(
+    batch: pa.RecordBatch, name: str, rows: NDArray[np.int64], n_interests: int, where: Path
+) -> sparse.csr_matrix:
+    """The counts (len(rows), D) of the columns that :func:`_lists` made."""
+    interests, counts = batch[f"{name}_interests"], batch[f"{name}_counts"]
+    offsets = counts.offsets.to_numpy()
+    first, last = offsets[rows], offsets[rows + 1]
+    entries = ranges(first, last)
+    numbers = counts.values.to_numpy()[entries]
+    if not np.isfinite(numbers).all():
+        raise ValueError(_damaged(where, name))
+    edges = np.concatenate([[0], np.cumsum(last - first)])
+    indices = interests.values.to_numpy()[entries]
+    return sparse.csr_matrix((numbers, indices, edges), shape=(len(rows), n_interests))
+
+
+def _damaged(where: Path, name: str) -> str:
+    return (
+        f"{where}: expected finite states, got others in {name!r}; run `dvc checkout`, or encode the "
+        "months from that one on again"
+    )
 
 
 def finish_month(
@@ -262,35 +297,20 @@ def _states_of(
         hidden = batch[f"{name}_hidden"]
         m, h = hidden.type.list_size, hidden.type.value_type.list_size
         hidden = hidden.flatten().flatten().to_numpy().reshape(-1, m, h)[rows]
-        interests, counts = batch[f"{name}_interests"], batch[f"{name}_counts"]
-        offsets = counts.offsets.to_numpy()
-        first, last = offsets[rows], offsets[rows + 1]
-        entries = ranges(first, last)
-        numbers = counts.values.to_numpy()[entries]
-        if not (np.isfinite(hidden).all() and np.isfinite(numbers).all()):
-            raise ValueError(
-                f"{where}: expected finite states at scale {name!r}, found others; run `dvc checkout`, "
-                "or encode the months from that one on again"
-            )
+        if not np.isfinite(hidden).all():
+            raise ValueError(_damaged(where, name))
         scales[name] = ScaleState(
             hidden=hidden,
             n_closed=batch[f"{name}_n_closed"].to_numpy()[rows],
             period=batch[f"{name}_period"].to_numpy()[rows],
-            open_counts=sparse.csr_matrix(
-                (
-                    numbers,
-                    interests.values.to_numpy()[entries],
-                    np.concatenate([[0], np.cumsum(last - first)]),
-                ),
-                shape=(len(rows), about["n_interests"]),
-            ),
+            open_counts=_counts(batch, name, rows, about["n_interests"], where),
         )
     return UserStates(
         users=batch["user_id"].take(pa.array(rows)),
-        n_behaviors=batch["n_behaviors"].to_numpy()[rows],
-        first_month=batch["first_month"].to_numpy()[rows],
         last_month=np.full(len(rows), month),
         scales=scales,
+        **{name: batch[name].to_numpy()[rows] for name in FIGURES},
+        **{name: _counts(batch, name, rows, about["n_interests"], where) for name in BAGS},
     )
 
 

@@ -68,3 +68,34 @@ def thinned(
         interests=timelines.interests[entries[there]],
         counts=counts[there],
     )
+
+
+def split(
+    timelines: Timelines, share: float, rng: np.random.Generator
+) -> tuple[Timelines, Timelines]:
+    """The histories with a random ``share`` of their behaviors, and with the rest.
+
+    Each behavior falls into either part by chance. Entries and bags that are left with nothing go; a user
+    may be left with no bag.
+    """
+    user = np.repeat(np.arange(len(timelines)), np.diff(timelines.first_bag))  # of each bag
+    bag = np.repeat(np.arange(timelines.n_bags), np.diff(timelines.first_entry))  # of each entry
+    counts = timelines.counts
+    integers = np.floor(counts)  # soft assignment leaves fractions
+    fractions = (counts - integers) * (rng.random(len(counts)) < share)
+    kept = (rng.binomial(integers.astype(np.int64), share) + fractions).astype(np.float32)
+
+    def with_counts(values: NDArray[np.float32]) -> Timelines:
+        mask = values > 0
+        sizes = np.bincount(bag[mask], minlength=timelines.n_bags)
+        n_bags = np.bincount(user[sizes > 0], minlength=len(timelines))
+        return Timelines(
+            users=timelines.users[:0],  # nobody's history
+            first_bag=np.concatenate([[0], np.cumsum(n_bags)]),
+            months=timelines.months[sizes > 0],
+            first_entry=np.concatenate([[0], np.cumsum(sizes[sizes > 0])]),
+            interests=timelines.interests[mask],
+            counts=values[mask],
+        )
+
+    return with_counts(kept), with_counts(counts - kept)

@@ -13,6 +13,7 @@ import torch
 
 from lurm.confidence import measure_confidence
 from lurm.console import run_stage
+from lurm.months import month_number
 from lurm.params import load_params
 from lurm.smen import load_smen
 from lurm.storage import write_json
@@ -27,12 +28,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("timelines", "smen", "confidence"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args(argv)
-    settings = load_params("params.yaml").measure_confidence
+    params = load_params("params.yaml")
+    settings, month = params.measure_confidence, month_number(params.training.through)
     torch.set_num_threads(1)  # the last digits depend on the number of threads
 
     smen, version = load_smen(args.smen)
     timelines = ShardedTimelines(args.timelines)
-    found = measure_confidence(smen, timelines, **settings.model_dump())
+    found = measure_confidence(smen, timelines, month=month, **settings.model_dump())
     write_json({"model_version": version.model, **found}, args.confidence)
     points = found["points"]
     if not points:

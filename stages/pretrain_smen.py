@@ -1,7 +1,8 @@
 """Pre-train SMEN on two views of every user's life (paper 2.2, eq. 5-9).
 
-In:  the training timelines; the interests' centres; the users' vectors of the standing release, if there
-     is one, as of the last training month.
+In:  the training timelines; the interests' centres; the pinned catalog and behaviors and the items'
+     interests, for what interests consist of; the users' vectors of the standing release, if there is one,
+     as of the last training month.
 Out: the encoder with its settings and version, how its anchors share out the interests, the published
      table before the first month (of nobody), the loss curve, JSON figures.
 
@@ -24,11 +25,13 @@ from numpy.typing import NDArray
 from lurm.alignment import align, check_panel, panel
 from lurm.console import run_stage
 from lurm.distributed import processes
-from lurm.interests.clustering import group_interests
+from lurm.interests.composition import compositions, count_items
+from lurm.months import month_number
 from lurm.params import load_params
-from lurm.pretraining import pretrain, published
-from lurm.smen import SmenSettings
+from lurm.pretraining import add_projection, pretrain, published
+from lurm.smen import SmenSettings, model_settings, model_tensors
 from lurm.storage import (
+    month_files,
     read_array,
     read_json,
     read_parquet,
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the stage; arguments as in dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in (
-        *("timelines", "centres", "standing"),
+        *("timelines", "centres", "training", "item-interests", "standing"),
         *("smen", "anchor-shares", "start", "result", "plot"),
     ):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -88,30 +91,46 @@ def main(argv: Sequence[str] | None = None) -> None:
             min_view_share=chosen.min_view_share,
             max_view_share=chosen.max_view_share,
             min_kept_share=chosen.min_kept_share,
-            ridge=chosen.ridge,
             seed=chosen.seed,
             centres=centres if chosen.interest_start == "centres" else None,
-            groups=group_interests(
-                centres, chosen.n_groups, params.cluster_interests.rounds, chosen.seed
-            ),
             device=args.device,
             precision=args.precision,
         )
     if not writes:
         return
+    month, projection = month_number(params.training.through), {}
+    if chosen.published_width:
+        catalog = read_parquet(args.training / "catalog.parquet")
+        composition = compositions(
+            chosen.columns,
+            catalog,
+            read_parquet(args.item_interests),
+            count_items(month_files(args.training / "behaviors", list(params.training.months))),
+            text_columns=params.embed_items.text_columns,
+            n_interests=settings.n_interests,
+        )
+        projection = add_projection(
+            smen,
+            timelines,
+            composition,
+            month=month,
+            block_width=chosen.block_width,
+            seed=chosen.seed,
+        )
     space, alignment = {}, {}
     if standing is not None:
-        aligned = align(published(smen, timelines, standing.rows), standing.vectors)
+        aligned = align(published(smen, timelines, standing.rows, month), standing.vectors)
         smen.turn, smen.offset = aligned.turn, aligned.offset
         space["space_version"] = standing.space
         figures = {"n_users": len(standing.rows), "explained": round(aligned.explained, 6)}
         alignment["alignment"] = figures
     weights = hashlib.sha256()
-    for tensor in smen.state_dict().values():
+    tensors = model_tensors(smen)
+    for tensor in tensors.values():
         weights.update(tensor.numpy().tobytes())
     version = f"{params.training.through}-r{params.training.release}-{weights.hexdigest()[:8]}"
     about = {"model_version": version, **space}
-    write_tensors(smen.state_dict(), args.smen, {**about, **settings.to_json()})
+    write_tensors(tensors, args.smen, {**about, **model_settings(smen)})
     with torch.inference_mode():
         shares = smen.multi_anchor.shares(smen.multi_anchor.interests)
     write_array(shares.numpy(), args.anchor_shares)
@@ -125,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "n_weights": sum(tensor.numel() for tensor in smen.parameters()),
         "loss": losses[-1],
         **alignment,
+        "projection": projection,
     }
     write_json(result, args.result)
     log.info("%s: %s", args.smen, result)

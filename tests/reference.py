@@ -8,6 +8,10 @@ import math
 
 import numpy as np
 import pyarrow as pa
+import torch
+from scipy import sparse
+
+from lurm.projection import KINDS, Block, Projection, ProjectionSettings
 
 
 def weights(module):
@@ -193,3 +197,95 @@ def random_lives(n_users, rng, n_interests=6, first=24204, n_months=14):
             life[int(month)] = {int(j): float(rng.integers(1, 9)) / 2 for j in met}
         lives[user * 3] = life
     return lives
+
+
+# ---- the projection ----------------------------------------------------------------------------
+
+
+def random_projection(n_interests, smen_width, width, seed=0):
+    """A projection with random weights: all kinds of blocks of interests and of a column of 3 values."""
+    rng = np.random.default_rng(seed)
+    sizes = {"interest": n_interests, "kind": 3}
+    blocks = [Block(kind, source, min(2, size)) for source, size in sizes.items() for kind in KINDS]
+    blocks += [Block("activity", "", 6), Block("smen", "", smen_width)]
+    targets = {"interest": 2, "kind": 3}
+    projection = Projection(ProjectionSettings(width, smen_width, sizes, blocks, targets))
+    composition = rng.random((n_interests, 3)) * (rng.random((n_interests, 3)) < 0.7)
+    composition /= np.maximum(composition.sum(axis=1, keepdims=True), 1)
+    projection.compositions = {"kind": sparse.csr_matrix(composition.astype(np.float32))}
+    projection.axes = [
+        rng.standard_normal((sizes.get(b.source, b.width), b.width)).astype(np.float32)
+        for b in blocks
+    ]
+    projection.rows = {"interest": np.array([1, 3]), "kind": np.arange(3)}
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in projection.state_dict().values():
+            tensor.normal_(generator=generator)
+        for name in ("pair_scale", "user_scale"):
+            getattr(projection.pair_model, name).abs_().add_(0.5)
+    return projection.eval()
+
+
+def history_counts(life, until, newest, n_interests):
+    """Counts per interest of the months ``until - newest < m <= until``, (D,)."""
+    counts = np.zeros(n_interests)
+    for month, bag in life.items():
+        if until - newest < month <= until:
+            for interest, count in bag.items():
+                counts[interest] += count
+    return counts
+
+
+def activity(life, until):
+    """The six figures of a history as of a month."""
+    months = [month for month in life if month <= until]
+    totals = [
+        sum(sum(bag.values()) for month, bag in life.items() if until - newest < month <= until)
+        for newest in (10**6, 3, 1)
+    ]
+    span, away = max(months) - min(months) + 1, min(until - max(months), 3)
+    return np.log1p([*totals, len(months), span, away])
+
+
+def projection_vector(life, until, projection, smen_numbers):
+    """The published vector of one history as of a month, block by block and pair by pair."""
+    w, settings = weights(projection), projection.settings
+    d = settings.sizes["interest"]
+    windows = {"total": 10**6, "month": 1, "window": 3}
+    of_interests = {name: history_counts(life, until, n, d) for name, n in windows.items()}
+    counts = {("interest", name): values for name, values in of_interests.items()}
+    for source, table in projection.compositions.items():
+        for name, values in of_interests.items():
+            counts[source, name] = values @ table.toarray().astype(float)
+    x = []
+    for block, axes in zip(settings.blocks, projection.axes, strict=True):
+        if block.kind == "activity":
+            values = activity(life, until)
+        elif block.kind == "smen":
+            values = smen_numbers
+        else:
+            values = counts[block.source, block.kind if block.kind in windows else "total"]
+            if block.kind == "seen":
+                values = np.minimum(values, 1)
+            elif block.kind == "share":
+                values = np.sqrt(values / max(values.sum(), 1))
+            else:
+                values = np.log1p(values)
+        x.extend(values @ axes.astype(float))
+    x = np.array(x)
+    scores = x @ w["score"] + w["score_bias"]
+    m = {name.removeprefix("pair_model."): value for name, value in w.items()}
+    user = m["of_user.weight"] @ ((activity(life, until) - m["user_mean"]) / m["user_scale"])
+    log_odds, target = [], 0
+    for source, rows in projection.rows.items():
+        for row in rows:
+            pair = [scores[target], *(np.log1p(counts[source, name][row]) for name in windows)]
+            pair = (np.array(pair) - m["pair_mean"]) / m["pair_scale"]
+            hidden = m["of_pair.weight"] @ pair + m["of_pair.bias"] + user
+            hidden = relu(hidden + m["of_target.weight"] @ m["target"][target])
+            hidden = relu(m["middle.weight"] @ hidden + m["middle.bias"])
+            out = float(m["out.weight"][0] @ hidden + m["out.bias"][0])
+            log_odds.append(out + m["bias"][target] + m["slope"][target] * pair[0])
+            target += 1
+    return x @ w["linear_out"] + np.array(log_odds) @ w["pair_out"] + w["offset"]

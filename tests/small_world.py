@@ -33,6 +33,8 @@ SMALL = {
         "n_anchors": 2,
         "width": 4,
         "published_width": 5,
+        "columns": ["kind", "words"],
+        "block_width": 8,
         "batch_size": 8,
         "epochs": 2,
     },
@@ -94,6 +96,14 @@ def write_item_interests(path="item_interests.parquet", n_items=N_ITEMS):
     )
     assert table.column_names == list(ITEM_INTERESTS)
     write_parquet(table, path)
+
+
+def write_training():
+    """The pinned catalog and months, and the items' interests, as pretrain_smen reads them."""
+    write_catalog()
+    write_item_interests()
+    for month in TRAINING:
+        write_behaviors(month)
 
 
 def files(folder="."):

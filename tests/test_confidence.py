@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lurm.confidence import Confidence, agreement, halved, measure_confidence
+from lurm.confidence import Confidence, agreement, measure_confidence
 from lurm.smen import Smen, SmenSettings
 from lurm.timelines import build_timelines
+from lurm.views import split
 from tests import reference
 
 FIRST, D = 24_204, 5
@@ -35,7 +36,7 @@ def test_halves_are_disjoint_and_together_the_whole():
     lives = reference.random_lives(12, np.random.default_rng(0), D, FIRST, n_months=8)
     timelines = timelines_of(lives)
     users = np.array([0, 3, 4, 11])
-    one, other = halved(timelines.take(users), np.random.default_rng(1))
+    one, other = split(timelines.take(users), 0.5, np.random.default_rng(1))
     for row, user in enumerate(users):
         whole, a, b = counts_of(timelines, user), counts_of(one, row), counts_of(other, row)
         assert {key: a.get(key, 0) + b.get(key, 0) for key in whole} == pytest.approx(whole)
@@ -49,7 +50,7 @@ def test_halves_are_disjoint_and_together_the_whole():
 
 def test_a_single_behavior_falls_into_either_half():
     timelines = timelines_of({user: {FIRST: {0: 1.0}} for user in range(400)})
-    one, other = halved(timelines, np.random.default_rng(0))
+    one, other = split(timelines, 0.5, np.random.default_rng(0))
     there = np.diff(one.first_bag), np.diff(other.first_bag)
     assert (there[0] + there[1] == 1).all()
     assert 150 < there[0].sum() < 250
@@ -111,7 +112,7 @@ def measured(n_users=600, **settings):
     torch.manual_seed(0)
     smen = Smen(SmenSettings(n_interests=D, n_anchors=2, width=4, scales={"month": 1}))
     torch.nn.init.normal_(smen.multi_anchor.interests)
-    options = {"max_users": 10**6, "min_group": 60, "seed": 0} | settings
+    options = {"month": FIRST + 1, "max_users": 10**6, "min_group": 60, "seed": 0} | settings
     return measure_confidence(smen.eval(), timelines_of(lives), **options)
 
 

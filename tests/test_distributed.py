@@ -30,7 +30,7 @@ with processes():
 CASES = {
     "even": ({}, {}),
     "uneven": (
-        {"aggregation": "mean", "empty_periods": "zeros", "published_width": 6},
+        {"aggregation": "mean", "empty_periods": "zeros"},
         {"batch_size": 11},
     ),
     "users fewer than processes": ({}, {"batch_size": 46}),  # in the last batch of 48
@@ -86,6 +86,7 @@ def test_the_stage_runs_under_torchrun_and_one_process_writes(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     small_world.write_settings()
     small_world.write_centres()
+    small_world.write_training()
     write_timelines()
     torchrun(2, str(ROOT / "stages/pretrain_smen.py"), *ARGS)
     together = small_world.files("out")

@@ -12,8 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lurm.encoding import CHUNKS, encode_month, no_users, user_vectors, with_others
+from lurm.encoding import (
+    CHUNKS,
+    encode_month,
+    no_users,
+    still_moves,
+    user_vectors,
+    with_others,
+)
 from lurm.months import month_name
+from lurm.pretraining import encode_timelines
 from lurm.smen import Smen, SmenSettings, Version
 from lurm.states import (
     finish_month,
@@ -26,6 +34,7 @@ from lurm.states import (
 )
 from lurm.storage import file_hash
 from lurm.tables import user_vectors_schema
+from lurm.timelines import build_timelines
 from tests import reference
 
 D, M, H = 5, 2, 3
@@ -307,7 +316,7 @@ def test_states_that_are_not_finite_are_noticed(tmp_path):
     *_, (_, states, _) = encode_months(make(), lives, [FIRST])
     states.scales["year"].hidden[2, 0, 1] = np.nan
     keep(tmp_path, states, FIRST)
-    with pytest.raises(ValueError, match=r"2016-10: expected finite states at scale 'year'"):
+    with pytest.raises(ValueError, match=r"2016-10: expected finite states, got others in 'year'"):
         load((tmp_path, states))
 
 
@@ -432,14 +441,44 @@ def test_tables_of_different_users_become_one_sorted_by_user():
         assert with_others(some, others).equals(table)
 
 
-def test_a_narrower_vector_is_the_whole_one_in_the_directions_of_the_model():
-    lives = reference.random_lives(6, np.random.default_rng(0), D, FIRST, n_months=3)
-    whole, narrow = make(), make(published_width=4)
-    narrow.load_state_dict(whole.state_dict(), strict=False)
-    torch.nn.init.normal_(narrow.directions)
-    months = range(FIRST, FIRST + 3)
-    for (_, _, every), (_, _, few) in zip(
-        encode_months(whole, lives, months), encode_months(narrow, lives, months), strict=True
-    ):
-        assert few.shape == (len(every), 4)
-        np.testing.assert_allclose(few, every @ narrow.directions.numpy(), atol=1e-5)
+@pytest.mark.parametrize("aggregation", ["gru", "mean"])
+def test_encode_month_gives_the_projection_of_the_whole_history(aggregation):
+    """Users who pause for one month, for two, and for many, and one who comes last."""
+    lives = reference.random_lives(8, np.random.default_rng(0), D, FIRST, n_months=14)
+    lives |= {100: {FIRST + 13: {0: 1.0}}, 101: {FIRST: {4: 2.0}, FIRST + 2: {3: 1.0}}}
+    lives |= {102: {FIRST + m: {m % D: 1.5, 3: 0.5} for m in (0, 1, 4, 5, 6, 13)}}
+    smen = make(published_width=4, aggregation=aggregation)
+    smen.attach(reference.random_projection(D, M * H, 4))
+    w = reference.weights(smen)
+    for month, states, vectors in encode_months(smen, lives, range(FIRST, FIRST + 14)):
+        expected = []
+        for user in states.users.to_pylist():
+            life = {m: bag for m, bag in lives[user].items() if m <= month}
+            numbers = reference.user_vector(life, smen.settings, w, until=month).ravel()
+            expected.append(reference.projection_vector(life, month, smen.projection, numbers))
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(vectors / scale, np.array(expected) / scale, atol=1e-5)
+
+
+def test_still_moves_marks_users_until_their_windows_are_empty():
+    lives = {1: {FIRST: {0: 2.0}}, 2: {FIRST: {1: 1.0}, FIRST + 9: {2: 1.0}}}
+    smen = make(published_width=4)
+    smen.attach(reference.random_projection(D, M * H, 4))
+    before = None
+    for month, states, vectors in encode_months(smen, lives, range(FIRST, FIRST + 8)):
+        if before is not None:
+            moves = still_moves(smen, states.last_month, month)
+            assert (np.abs(vectors - before).max(axis=1) > 0).tolist() == moves.tolist()
+            assert moves.all() == (month <= FIRST + 3)
+        before = vectors
+
+
+def test_encode_timelines_gives_what_encoding_month_by_month_gives():
+    lives = reference.random_lives(8, np.random.default_rng(2), D, FIRST, n_months=9)
+    smen = make(published_width=4)
+    smen.attach(reference.random_projection(D, M * H, 4))
+    *_, (month, states, vectors) = encode_months(smen, lives, range(FIRST, FIRST + 9))
+    timelines = build_timelines(reference.boi_tables(lives))
+    assert timelines.users.equals(states.users)
+    slow = encode_timelines(smen, timelines, month)
+    np.testing.assert_allclose(vectors, slow, atol=1e-5 * np.abs(slow).max())

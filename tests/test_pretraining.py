@@ -8,11 +8,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import sparse
 
 from lurm import pretraining
-from lurm.foresight import foretelling_directions
-from lurm.pretraining import pretrain, rows_from_centres, view_periods
+from lurm.pretraining import (
+    _examples,
+    add_projection,
+    encode_timelines,
+    pretrain,
+    rows_from_centres,
+    view_periods,
+)
 from lurm.smen import Smen, SmenSettings
 from lurm.storage import shard_folder
 from lurm.timelines import ShardedTimelines, Timelines, build_timelines, finish, save_shard
@@ -27,7 +32,6 @@ OPTIONS = {
     "min_view_share": 0.2,
     "max_view_share": 0.6,
     "min_kept_share": 0.5,
-    "ridge": 1.0,
     "seed": 0,
 }
 
@@ -219,83 +223,50 @@ def test_training_goes_on_from_the_centres(timelines):
     np.testing.assert_allclose(rows, centres, atol=1e-6)
 
 
-def test_directions_are_those_that_foretell_the_two_months_after_each_month(timelines):
-    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
-    smen, _ = pretrain(timelines, settings, **OPTIONS)
-    first, last = timelines.first_bag[:-1], timelines.first_bag[1:]
-    cuts = []
-    for month in range(24200, 24207):  # nothing comes after the eighth
-        until = np.array(
-            [a + (timelines.months[a:b] <= month).sum() for a, b in zip(first, last, strict=True)]
-        )
-        met = np.zeros((len(first), settings.n_interests))
-        for user, (a, b) in enumerate(zip(until, last, strict=True)):
-            for bag in range(a, min(a + 2, b)):
-                entries = slice(timelines.first_entry[bag], timelines.first_entry[bag + 1])
-                met[user, timelines.interests[entries]] = 1
-        with torch.no_grad():
-            x = smen(view_periods(timelines, first, until, settings)).flatten(1).numpy()
-        cuts.append((x, sparse.csr_matrix(met)))
-    expected = foretelling_directions(cuts, 6, OPTIONS["ridge"])
-    np.testing.assert_allclose(
-        smen.directions.numpy(), expected, atol=1e-4 * np.abs(expected).max()
-    )
-    assert np.linalg.norm(expected, axis=0).min() > 0
-
-
-def test_who_has_come_by_a_cut_and_what_comes_after_it_are_told_apart(monkeypatch):
+def test_examples_are_cut_at_the_ends_of_months_and_followed_by_hidden_behaviors():
     """Three users; the second comes late, the third leaves early."""
     lives = {
         0: {24200: {0: 1.0}, 24202: {1: 2.0}, 24203: {1: 1.0, 2: 1.0}},
         1: {24202: {3: 1.0}},
         2: {24200: {4: 1.0}},
     }
-    seen = []
-    monkeypatch.setattr(
-        pretraining, "foretelling_directions",
-        lambda cuts, width, _: seen.extend(met.toarray() for _, met in cuts) or np.zeros((16, width)),
-    )  # fmt: skip
-    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
-    pretrain(build_timelines(reference.boi_tables(lives)), settings, **OPTIONS)
-    told = [[np.flatnonzero(row).tolist() for row in cut] for cut in seen]
-    assert told == [[[1], []], [[1, 2], [], []]]
-
-
-def test_groups_of_interests_are_met_where_one_of_theirs_is(monkeypatch):
-    lives = {
-        0: {24200: {0: 1.0}, 24201: {1: 2.0, 2: 1.0}},
-        1: {24200: {0: 1.0}, 24201: {5: 1.0}},
-    }
-    seen = []
-    monkeypatch.setattr(
-        pretraining, "foretelling_directions",
-        lambda cuts, width, _: seen.extend(met.toarray() for _, met in cuts) or np.zeros((16, width)),
-    )  # fmt: skip
-    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
-    groups = np.arange(40, dtype=np.int32) // 5
     timelines = build_timelines(reference.boi_tables(lives))
-    pretrain(timelines, settings, **OPTIONS, groups=groups)
-    (cut,) = seen
-    assert cut.shape == (2, 48)
-    assert [np.flatnonzero(row).tolist() for row in cut] == [[1, 2, 40], [5, 41]]
-    assert cut.max() == 1
+    smen = Smen(SETTINGS).eval()
+    cuts = np.unique(timelines.months)[:-1]
+    *cut, hidden = _examples(smen, timelines, cuts, 24203, np.random.default_rng(0))
+    assert [example.users.tolist() for example in cut] == [[0, 2], [0, 1, 2]]
+    seen = [[row.nonzero()[1].tolist() for row in e.history.total] for e in cut]
+    assert seen == [[[0], [4]], [[0, 1], [3], [4]]]
+    chosen = [[row.nonzero()[1].tolist() for row in e.chosen] for e in cut]
+    assert chosen == [[[1], []], [[1, 2], [], []]]  # two months after a cut
+    assert cut[1].history.away.tolist() == [0, 0, 2]
+    everything = reference.history_counts(lives[0], 24203, 10**6, SETTINGS.n_interests)
+    both = (hidden.history.total + hidden.chosen)[hidden.users.tolist().index(0)]
+    np.testing.assert_allclose(both.toarray()[0], everything)
 
 
-def test_of_very_many_lives_a_sample_is_cut(timelines, monkeypatch):
-    seen = []
-    monkeypatch.setattr(pretraining, "LIVES", 10)
+def test_add_projection_looks_at_a_sample_of_very_many_users(timelines, monkeypatch):
+    monkeypatch.setattr(pretraining, "USERS", 20)
     monkeypatch.setattr(pretraining, "CUTS", 3)
-    monkeypatch.setattr(
-        pretraining, "foretelling_directions",
-        lambda cuts, width, _: seen.extend(x.shape for x, _ in cuts) or np.zeros((16, width)),
-    )  # fmt: skip
-    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
-    pretrain(timelines, settings, **OPTIONS)
-    assert seen == [(10, 16)] * 3
+    smen = Smen(replace(SETTINGS, published_width=6)).eval()
+    figures = add_projection(smen, timelines, {}, month=24207, block_width=4, seed=0)
+    assert figures["n_examples"] == 20 * 4  # three cuts and hidden behaviors
 
 
-def test_users_of_one_month_alone_give_no_directions(timelines):
-    lives = {u: {24200: {u % 3: 1.0}} for u in range(6)}
-    settings = SmenSettings(**SETTINGS.to_json() | {"published_width": 6})
-    with pytest.raises(ValueError, match="published_width"):
-        pretrain(build_timelines(reference.boi_tables(lives)), settings, **OPTIONS)
+def test_add_projection_learns_from_users_of_one_month_by_hiding_behaviors():
+    rng = np.random.default_rng(0)
+    lives = {u: {24200: {int(i): 2.0 for i in rng.choice(6, 3) + 6 * (u % 2)}} for u in range(40)}
+    timelines = build_timelines(reference.boi_tables(lives))
+    smen = Smen(replace(SETTINGS, published_width=4)).eval()
+    add_projection(smen, timelines, {}, month=24200, block_width=4, seed=0)
+    vectors = encode_timelines(smen, timelines, 24200)
+    assert vectors.shape == (40, 4)
+    assert np.isfinite(vectors).all()
+
+
+def test_add_projection_refuses_users_who_all_choose_the_same():
+    lives = {u: {24200: {0: 1.0}} for u in range(6)}
+    timelines = build_timelines(reference.boi_tables(lives))
+    smen = Smen(replace(SETTINGS, published_width=4)).eval()
+    with pytest.raises(ValueError, match="published_width: nothing that users choose varies"):
+        add_projection(smen, timelines, {}, month=24200, block_width=4, seed=0)

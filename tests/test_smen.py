@@ -9,8 +9,16 @@ import torch
 from torch.nn import functional
 
 from lurm.contrastive import nt_xent
+from lurm.history import timeline_history
 from lurm.pretraining import view_periods
-from lurm.smen import Smen, SmenSettings, Version, load_smen
+from lurm.smen import (
+    Smen,
+    SmenSettings,
+    Version,
+    load_smen,
+    model_settings,
+    model_tensors,
+)
 from lurm.storage import write_tensors
 from lurm.timelines import Periods, build_timelines
 from tests import reference
@@ -367,16 +375,27 @@ def test_the_encoder_comes_back_from_its_file_with_its_scales_in_order(options, 
 
 @pytest.mark.parametrize("published_width", [0, 5])
 def test_an_encoder_that_keeps_an_older_space_turns_its_vectors_into_it(published_width, tmp_path):
-    smen = make(published_width=published_width).float()
+    smen, history = make(published_width=published_width).float(), None
     if published_width:
-        smen.directions.normal_()
-    plain = smen.publish(torch.ones(3, M, H))
+        smen.attach(reference.random_projection(D, M * H, published_width))
+        lives = reference.random_lives(3, np.random.default_rng(0), D, 24200, n_months=3)
+        timelines = build_timelines(reference.boi_tables(lives))
+        bounds = timelines.first_bag[:-1], timelines.first_bag[1:]
+        history = timeline_history(timelines, *bounds, 24202, D)
+    plain = smen.publish(torch.ones(3, M, H), history)
     k = plain.shape[1]
     assert "turn" not in smen.state_dict()
     smen.turn, smen.offset = torch.randn(k, k), torch.randn(k)
-    about = {"model_version": "v2", "space_version": "v1", **smen.settings.to_json()}
-    write_tensors(smen.state_dict(), tmp_path / "smen.safetensors", about)
+    about = {"model_version": "v2", "space_version": "v1", **model_settings(smen)}
+    write_tensors(model_tensors(smen), tmp_path / "smen.safetensors", about)
     loaded, version = load_smen(tmp_path / "smen.safetensors")
     assert version == Version("v2", "v1")
     expected = plain @ smen.turn + smen.offset
-    torch.testing.assert_close(loaded.publish(torch.ones(3, M, H)), expected)
+    torch.testing.assert_close(loaded.publish(torch.ones(3, M, H), history), expected)
+
+
+def test_publish_refuses_a_projection_without_histories():
+    smen = make(published_width=5).float()
+    smen.attach(reference.random_projection(D, M * H, 5))
+    with pytest.raises(ValueError, match="expected the users' histories"):
+        smen.publish(torch.ones(3, M, H))

@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "n_anchors": 3,
         "width": 16,
         "published_width": 20,
+        "block_width": 20,
         "batch_size": 64,
         "epochs": 2,
         "min_view_share": 0.5,

@@ -41,7 +41,9 @@ def train():
     outs = ["--smen=smen.safetensors", "--start=vectors/start.parquet", "--result=smen.json"]
     outs += ["--anchor-shares=anchor_shares.npy"]
     small_world.write_centres()
+    small_world.write_catalog()
     inputs = ["--timelines=timelines", "--centres=centres.npy", "--standing=standing"]
+    inputs += ["--training=training", "--item-interests=item_interests.parquet"]
     pretrain_smen.main([*inputs, *outs, "--plot=smen.csv"])
     measure_confidence.main(
         ["--timelines=timelines", "--smen=smen.safetensors", "--confidence=confidence.json"]
@@ -95,24 +97,35 @@ def test_every_user_seen_so_far_has_one_row_sorted_by_id():
     assert [row["last_month"] for row in rows] == ["2017-04"] * 11 + ["2017-01"]
 
 
-def test_a_user_who_stays_away_keeps_the_vector_since_empty_periods_are_skipped():
-    first, last = encode_all(["2017-01"]), encode_all()
-    assert first["vector"].to_pylist()[11] == last["vector"].to_pylist()[11]
-    assert first["vector"].to_pylist()[0] != last["vector"].to_pylist()[0]
+def test_a_user_who_stays_away_keeps_the_vector_once_the_windows_are_empty():
+    """User 11 acts in the first month only; a window is three months long."""
+    first, fourth = encode_all(["2017-01"]), encode_all()
+    shutil.copy("boi/2017-04.parquet", "boi/2017-05.parquet")
+    fifth = encode("2017-05", "2017-04")
+    vectors = [table["vector"].to_pylist() for table in (first, fourth, fifth)]
+    assert vectors[0][11] != vectors[1][11]
+    assert vectors[1][11] == vectors[2][11]
+    assert vectors[1][0] != vectors[2][0]
 
 
-def test_a_month_reads_and_writes_the_states_of_its_own_users_and_of_nobody_else():
+def test_a_month_reads_the_states_of_users_whose_vectors_move_and_writes_those_of_its_own():
     """User 11 acts in the first month only, everybody else in all."""
-    expected = encode_all()
-    before = small_world.files("states/2017-04")
-    for month in ("2017-01", "2017-02"):  # of nobody who is active in the last
+    encode_all()
+    shutil.copy("boi/2017-04.parquet", "boi/2017-05.parquet")
+    expected = encode("2017-05", "2017-04")
+    before = small_world.files("states/2017-05")
+    for month in ("2017-01", "2017-02", "2017-03"):  # of nobody whose vector moves in the last
         shutil.rmtree(f"states/{month}")
-    assert encode("2017-04", "2017-03").equals(expected)
-    assert small_world.files("states/2017-04") == before
-    about = read_json("states/2017-04/about.json")
+    assert encode("2017-05", "2017-04").equals(expected)
+    assert small_world.files("states/2017-05") == before
+    about = read_json("states/2017-05/about.json")
     assert about["shards"] == [
         {"users": 11, "first": small_world.user_name(0), "last": small_world.user_name(10)}
     ]
+
+
+def test_a_month_without_the_states_of_the_month_before_is_refused():
+    encode_all()
     shutil.rmtree("states/2017-03")
     shutil.rmtree("states/2017-04")
     Path("vectors/2017-04.parquet").unlink()
@@ -133,7 +146,7 @@ def test_a_table_whose_users_have_other_behaviors_than_their_states_is_refused(v
     before = encode_all(small_world.MONTHS[:2])
     write_parquet(changed(before, 3, **values), "vectors/2017-02.parquet")
     told = (
-        "2017-02.parquet: expected the behaviors and first months that .* found others for 1 of 11"
+        "2017-02.parquet: expected the behaviors and first months that .* found others for 1 of 12"
     )
     refused(told, "2017-03", "2017-02")
 

@@ -21,6 +21,7 @@ def encoder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small_world.write_settings()
     small_world.write_centres()
+    small_world.write_training()
     write_timelines()
     pretrain_smen(PRETRAIN)
     return load_smen(Path(OUTS["smen"]))[0]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lurm.alignment import turned_back
+from lurm.months import month_number
 from lurm.pretraining import published
 from lurm.smen import load_smen
 from lurm.storage import read_array, read_json, read_parquet, write_json, write_parquet
@@ -21,11 +22,14 @@ OUTS = {
     "result": "out/result.json",
     "plot": "out/loss.csv",
 }
+MONTH = month_number("2017-03")
 ARGS = [
     *(
         "--timelines=timelines",
         "--centres=centres.npy",
         "--anchor-shares=out/anchor_shares.npy",
+        "--training=training",
+        "--item-interests=item_interests.parquet",
         "--standing=standing",
     ),
     *(f"--{k}={v}" for k, v in OUTS.items()),
@@ -47,6 +51,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small_world.write_settings()
     small_world.write_centres()
+    small_world.write_training()
     write_timelines()
 
 
@@ -132,7 +137,7 @@ def stand(month="2017-03", keep=slice(None)):
     """Let what the stage has made be the standing release; returns its vectors, (U, 5)."""
     smen, version = load_smen(Path(OUTS["smen"]))
     timelines = ShardedTimelines(Path("timelines"))
-    vectors = published(smen, timelines, np.arange(len(timelines.users)))
+    vectors = published(smen, timelines, np.arange(len(timelines.users)), MONTH)
     table = pa.table(
         {
             "user_id": timelines.users,
@@ -159,7 +164,7 @@ def test_a_retraining_keeps_the_space_and_turns_its_vectors_into_it():
     assert result["space_version"] == second.space
     assert result["alignment"]["n_users"] == 10
     timelines = ShardedTimelines(Path("timelines"))
-    new = published(smen, timelines, np.arange(10))
+    new = published(smen, timelines, np.arange(10), MONTH)
     raw = turned_back(new, smen.turn, smen.offset)
     spread = ((old - old.mean(0)) ** 2).sum()
     assert ((new - old) ** 2).sum() < ((raw - old) ** 2).sum()
@@ -173,7 +178,7 @@ def test_the_same_training_again_is_turned_onto_itself():
     main(ARGS)
     smen, _ = load_smen(Path(OUTS["smen"]))
     assert read_json(OUTS["result"])["alignment"]["explained"] == pytest.approx(1, abs=0.01)
-    new = published(smen, ShardedTimelines(Path("timelines")), np.arange(10))
+    new = published(smen, ShardedTimelines(Path("timelines")), np.arange(10), MONTH)
     np.testing.assert_allclose(new, old, atol=0.2 * old.std())
 
 

@@ -32,6 +32,7 @@ def encoded(tmp_path_factory):
         Path("params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         small_world.write_item_interests()
         small_world.write_catalog("catalog.parquet")
+        small_world.write_catalog()
         small_world.write_centres()
         for month in MONTHS:
             small_world.write_behaviors(month)
@@ -51,6 +52,7 @@ def encoded(tmp_path_factory):
         )
         pretrain_smen.main(
             ["--timelines=timelines", "--centres=centres.npy", "--standing=standing",
+             "--training=training", "--item-interests=item_interests.parquet",
              "--smen=smen.safetensors", "--anchor-shares=anchor_shares.npy",
              "--start=vectors/start.parquet", "--result=smen.json", "--plot=smen.csv"]
         )  # fmt: skip
