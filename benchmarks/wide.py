@@ -4,10 +4,10 @@
     python -m benchmarks.wide --quick          on drawn tasks and users, in minutes
     python -m benchmarks.wide --only lurm category_counts --data-sets ta_feng
 
-A task asks whether a user will have a behavior with a category in the label months; all values of the
-category column that a share of the users between MIN_SHARE and MAX_SHARE choose are tasks. Attributes are
-scored beside them. Every method has its best head: logistic, sparse, boosting or their blend, chosen inside the training
-part of each fold (:mod:`lurm.heads`). Differences have an interval over users and tasks.
+A task asks whether a user will have a behavior with a category in the label months. All values of the
+category column that a share of the users between MIN_SHARE and MAX_SHARE choose are tasks; attributes are
+scored beside them. Every method has its best head: logistic, sparse, boosting or their blend, chosen inside
+the training part of each fold (:mod:`lurm.heads`). Differences have an interval over users and tasks.
 
 In:  the workspaces of finished runs (`make repro`, `make ta-feng`).
 Out: reports/wide[_quick]/<data set>/<method>.json and .npy, one for each method, kept until what it
@@ -163,7 +163,7 @@ def key_of(data_set: DataSet, name: str, about: Mapping[str, Any]) -> str:
 def means(record: Mapping[str, Any], group: str) -> dict[str, float]:
     """Mean AUC over the group's tasks by kind of head."""
     tasks = record["tasks"][group].values()
-    kinds = next(iter(tasks), {})
+    kinds: Mapping[str, float] = next(iter(tasks), {})
     return {kind: float(np.mean([task[kind] for task in tasks])) for kind in kinds}
 
 
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if method not in (args.only or (QUICK if args.quick else methods())):
                 continue
             boosted = not args.quick or method in QUICK_BOOSTED
-            kinds = [k for k in KINDS if boosted or k != "boosting"]
+            kinds: list[str] = [k for k in KINDS if boosted or k != "boosting"]
             about = {"kinds": kinds, "tasks": [args.quick, QUICK_TASKS, QUICK_USERS, SEED]}
             key, path = key_of(data_set, method, about), folder / f"{method}.json"
             record = read_json(path) if path.exists() else {"key": None}

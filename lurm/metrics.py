@@ -51,9 +51,10 @@ def auc_influence(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """How far each user moves the AUC, (n,) float64 with mean 0: the AUC's influence function.
 
     The variance of an AUC over samples of users is nearly ``var(influence) / n``, and that of a difference
-    of two AUCs of the same users is the variance of the difference of their influences: E. DeLong, D. DeLong and
-    D. Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating characteristic
-    curves", Biometrics 44 (1988). y: (n,) class index; probabilities: (n, C), as for :func:`auc`.
+    of two AUCs of the same users is the variance of the difference of their influences: E. DeLong,
+    D. DeLong and D. Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
+    characteristic curves", Biometrics 44 (1988). y: (n,) class index; probabilities: (n, C), as for
+    :func:`auc`.
 
     Raises:
         ValueError: ``y`` holds a single class.

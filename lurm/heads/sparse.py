@@ -81,7 +81,7 @@ def fit_sparse(x: np.ndarray, y: np.ndarray, n_classes: int, variant: int) -> Lo
 
 
 def _checked(x: np.ndarray) -> Tensor:
-    inputs = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+    inputs = torch.tensor(x, dtype=torch.float32)
     if not torch.isfinite(inputs).all():
         raise ValueError("user vectors should be finite, found NaN or infinity")
     if not (inputs != inputs[0]).any():
