@@ -9,13 +9,15 @@ Letters: U users with a vector, n users of the task.
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lurm.tables import LABELS
+from lurm.storage import month_files, read_parquet
+from lurm.tables import LABELS, LANDED_USERS, check_columns
 
 
 class UntrainableTaskError(ValueError):
@@ -216,3 +218,19 @@ def _check_classes(task: TaskLabels, folds: int, what: str, n_users: int) -> Tas
             f"too few for {folds} folds{rare}; lower evaluation.folds or raise evaluation.min_class_size"
         )
     return task
+
+
+def read_source(task: str, labels: Path, months: list[str] | None) -> pa.Table:
+    """The label months of a category task together, or the users file of an attribute task."""
+    if months is None:
+        if labels.is_dir():
+            raise ValueError(
+                f"tasks.{task}: {labels} is a folder of label months, so a value is "
+                "expected beside the column; for an attribute, name the users file"
+            )
+        source = read_parquet(labels)
+        check_columns(source.schema, LANDED_USERS, str(labels))
+    else:
+        source = pa.concat_tables(map(read_parquet, month_files(labels, months)))
+        check_columns(source.schema, LABELS, str(labels))
+    return source

@@ -17,7 +17,7 @@ import torch
 
 from lurm.console import run_stage
 from lurm.heads import load_head, predictions
-from lurm.heads.inputs import interest_counts
+from lurm.heads.inputs import bags_until, interest_counts
 from lurm.params import load_params
 from lurm.storage import (
     growing_parquet,
@@ -29,7 +29,6 @@ from lurm.storage import (
     row_groups,
 )
 from lurm.tables import ID, check_columns
-from stages.train_heads import bags_until
 
 log = logging.getLogger("apply_heads")
 ROWS = 65_536  # users in memory at once, at least

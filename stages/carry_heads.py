@@ -24,13 +24,12 @@ from lurm.alignment import turned_back
 from lurm.console import run_stage
 from lurm.heads import HeadSettings, carry_heads
 from lurm.heads.choice import VECTOR, Inputs
-from lurm.heads.inputs import COUNTS, frequent_interests, interest_counts
+from lurm.heads.inputs import COUNTS, bags_until, frequent_interests, interest_counts
 from lurm.params import load_params
 from lurm.smen import load_smen
 from lurm.storage import read_parquet, read_taken, write_json
-from lurm.tasks import UntrainableTaskError, task_labels
+from lurm.tasks import UntrainableTaskError, read_source, task_labels
 from lurm.vectors import vector_matrix
-from stages.train_heads import bags_until, read_source
 
 log = logging.getLogger(__name__)
 

@@ -9,30 +9,27 @@ Out: the head trained on all users of the task, its scores as JSON, its mean ROC
 import argparse
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from lurm.console import run_stage
 from lurm.heads import HeadSettings, fit, out_of_fold, parts_of, roc_table, save_head
 from lurm.heads.choice import VECTOR, Inputs
-from lurm.heads.inputs import COUNTS, frequent_interests, interest_counts
+from lurm.heads.inputs import COUNTS, bags_until, frequent_interests, interest_counts
 from lurm.params import load_params
 from lurm.storage import (
-    month_files,
     read_parquet,
     read_taken,
     write_csv,
     write_json,
     write_tensors,
 )
-from lurm.tables import LABELS, LANDED_USERS, check_columns
-from lurm.tasks import UntrainableTaskError, task_labels
+from lurm.tasks import UntrainableTaskError, read_source, task_labels
 from lurm.vectors import vector_matrix, vector_space
 
 log = logging.getLogger(__name__)
@@ -129,31 +126,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(result, args.result)
     percent = [100 * figure for figure in (scores.mean_auc, scores.auc_se, scores.mean_accuracy)]
     log.info("%s: AUC %.1f (standard error %.1f), ACC %.1f", args.task, *percent)
-
-
-def bags_until(folder: Path, months: Iterable[str], as_of: str) -> list[Path]:
-    """The bags of all months up to ``as_of``.
-
-    Raises:
-        FileNotFoundError: a month has none.
-    """
-    return month_files(folder, [month for month in months if month <= as_of])
-
-
-def read_source(task: str, labels: Path, months: list[str] | None) -> pa.Table:
-    """The label months of a category task together, or the users file of an attribute task."""
-    if months is None:
-        if labels.is_dir():
-            raise ValueError(
-                f"tasks.{task}: {labels} is a folder of label months, so a value is "
-                "expected beside the column; for an attribute, name the users file"
-            )
-        source = read_parquet(labels)
-        check_columns(source.schema, LANDED_USERS, str(labels))
-    else:
-        source = pa.concat_tables(map(read_parquet, month_files(labels, months)))
-        check_columns(source.schema, LABELS, str(labels))
-    return source
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 Letters: U users, M interests in all, F interests kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lurm.storage import row_groups
+from lurm.storage import month_files, row_groups
 
 COUNTS = "counts"
 MOST_INTERESTS = 2_000  # of more interests those of most behaviors; 200,000 users are then 1.6 GB
@@ -57,3 +57,12 @@ def interest_counts(bags: Sequence[Path], user_ids: pa.Array, interests: np.ndar
             row = user.fill_null(0).to_numpy()[kept]  # a user has an interest once in a month
             counts[row, column[kept]] += rows["count"].to_numpy()[kept]
     return np.log1p(counts, out=counts)
+
+
+def bags_until(folder: Path, months: Iterable[str], as_of: str) -> list[Path]:
+    """The bags of all months up to ``as_of``.
+
+    Raises:
+        FileNotFoundError: a month has none.
+    """
+    return month_files(folder, [month for month in months if month <= as_of])
