@@ -114,42 +114,6 @@ class DataSet:
             found[name] = among(whole, wanted, 2 * settings.folds)
         return found
 
-    def wide_tasks(self, min_share: float, max_share: float) -> dict[str, TaskLabels]:
-        """One task for every value of the category column that enough users, and not all, choose.
-
-        Users are all that have a vector; the class is whether they have a behavior with an item of that
-        value in the label months.
-
-        Args:
-            min_share: least share of the users that choose the value.
-            max_share: largest share.
-        """
-        column, chosen = self.category_column, []
-        for month in self.params.evaluation.label_months:
-            behaviors = read_parquet(self.root / f"data/behaviors/{month}.parquet")
-            catalog = read_parquet(self.root / f"data/catalog/{month}.parquet")
-            at = pc.index_in(behaviors["item_id"], value_set=catalog["item_id"].combine_chunks())
-            values = catalog[column].combine_chunks().take(at.combine_chunks())
-            chosen.append(pa.table({"user": behaviors["user_id"], "value": values}))
-        table = pa.concat_tables(chosen)
-        user = pc.index_in(table["user"], value_set=self.user_ids)
-        pairs = pa.table({"user": user, "value": table["value"]}).drop_null()
-        pairs = pairs.group_by(["user", "value"]).aggregate([]).sort_by("value")
-        tasks, rows = {}, np.arange(len(self.user_ids))
-        for value in pc.unique(pairs["value"]).to_pylist():
-            users = pairs.filter(pc.equal(pairs["value"], value))["user"].to_numpy()
-            if value.strip() and min_share <= len(users) / len(rows) <= max_share:
-                tasks[value] = TaskLabels(
-                    rows, np.isin(rows, users).astype(np.int64), ("no", "yes")
-                )
-        return tasks
-
-    def attribute_tasks(self) -> dict[str, TaskLabels]:
-        """The attribute tasks of the settings, of all users."""
-        names = [name for name, task in self.params.tasks.items() if task.value is None]
-        tasks = self.tasks("all") if names else {}
-        return {name: tasks[name] for name in names}
-
     def fingerprint(self) -> dict[str, str]:
         """Hashes of all that scores depend on but the method: behaviors, catalog, labels."""
         training, labels = self.params.training.months, self.params.evaluation.label_months

@@ -47,37 +47,6 @@ def auc(y: np.ndarray, probabilities: np.ndarray) -> float:
     return float(np.mean([binary_auc(y == c, probabilities[:, c]) for c in np.unique(y)]))
 
 
-def auc_influence(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """How far each user moves the AUC, (n,) float64 with mean 0: the AUC's influence function.
-
-    The variance of an AUC over samples of users is nearly ``var(influence) / n``, and that of a difference
-    of two AUCs of the same users is the variance of the difference of their influences: E. DeLong,
-    D. DeLong and D. Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-    characteristic curves", Biometrics 44 (1988). y: (n,) class index; probabilities: (n, C), as for
-    :func:`auc`.
-
-    Raises:
-        ValueError: ``y`` holds a single class.
-    """
-    if probabilities.shape[1] == 2:
-        return _binary_influence(y == 1, probabilities[:, 1])
-    parts = [_binary_influence(y == c, probabilities[:, c]) for c in np.unique(y)]
-    return np.mean(parts, axis=0)
-
-
-def _binary_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
-    area = binary_auc(positive, score)
-    own, other = np.sort(score[positive]), np.sort(score[~positive])
-
-    def below(values: np.ndarray, among: np.ndarray) -> np.ndarray:
-        left, right = (np.searchsorted(among, values, side=side) for side in ("left", "right"))
-        return (left + right) / (2 * len(among))
-
-    wins = np.where(positive, below(score, other), 1 - below(score, own))
-    share = np.where(positive, positive.mean(), 1 - positive.mean())
-    return (wins - area) / share
-
-
 def accuracy(y: np.ndarray, probabilities: np.ndarray) -> float:
     """Share of users whose most probable class is their own. y: (n,); probabilities: (n, C)."""
     return float(np.mean(probabilities.argmax(axis=1) == y))

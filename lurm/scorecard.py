@@ -81,34 +81,6 @@ def difference(
     )
 
 
-def two_way_difference(
-    differences: np.ndarray, influence: np.ndarray, confidence: float
-) -> Difference:
-    """Mean difference over tasks and its interval over users and tasks.
-
-    The variance is that over samples of users, ``var(influence) / U``, plus that over samples of tasks,
-    ``var(differences) / T``; the latter holds part of the former, so the interval is a little too wide. A
-    single task has none of its own.
-
-    >>> two_way_difference(np.array([0.01, 0.03]), np.zeros(10), 0.95).mean
-    0.02
-
-    Args:
-        differences: (T,) AUC of one method less that of the other, by task.
-        influence: (U,) difference of the methods' influences, mean over tasks, 0 for a user in no task
-            (:func:`lurm.metrics.auc_influence`, scaled by U over the users of the task).
-        confidence: of the interval.
-    """
-    from scipy.stats import norm
-
-    n_tasks, mean = len(differences), float(differences.mean())
-    variance = float(influence.var() / len(influence))
-    if n_tasks > 1:
-        variance += float(differences.var(ddof=1) / n_tasks)
-    half = float(norm.ppf((1 + confidence) / 2)) * variance**0.5
-    return Difference(mean, mean - half, mean + half)
-
-
 def better(found: Difference) -> Verdict:
     """Verdict on the claim that the difference is above zero.
 
