@@ -116,11 +116,12 @@ def _binary_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
 def two_way_interval(
     differences: np.ndarray, influence: np.ndarray, confidence: float
 ) -> tuple[float, float, float]:
-    """Mean of differences over tasks, and its interval over users and tasks, both taken as drawn by chance.
+    """Mean of differences over tasks, and its interval over users and tasks, both drawn by chance.
 
-    The variance is that of clusters in two ways: over users, plus over tasks, less what both count (A. C.
-    Cameron, J. B. Gelbach and D. L. Miller, "Robust inference with multiway clustering", Journal of Business
-    & Economic Statistics 29, 2011), but never below either of the two. Degrees of freedom by Satterthwaite.
+    The variance is that of clusters in two ways: over users, plus over tasks, less what both count
+    (A. C. Cameron, J. B. Gelbach and D. L. Miller, "Robust inference with multiway clustering", Journal of
+    Business & Economic Statistics 29, 2011), but never below either of the two. Degrees of freedom by
+    Satterthwaite.
     Departure: vectors and heads are taken as given, so that the chance of their training is left out.
 
     Args:
