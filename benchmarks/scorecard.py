@@ -8,8 +8,8 @@
 Every category that between two shares of the users choose in the label months is a task
 (:func:`benchmarks.data_sets.wide_tasks`). Each method has its best head: logistic regression, the
 paper's MLP, boosted trees or their blend, chosen inside the training part; the figures of all are kept.
-The quick form trains logistic heads, for counts boosted heads and their blend too, and draws users of a
-large data set.
+The quick form trains logistic heads, for counts boosted heads and their blend too, and draws 40 wide
+tasks and 3,000 users of a data set that has more.
 
 In:  the workspaces of finished runs (`make repro`, `make ta-feng`).
 Out: reports/scorecard/<data set>/<method>.json and .npy (what each user adds to an AUC), kept until what
@@ -53,6 +53,7 @@ HEADS = ("logistic", "mlp", "boosting", "blend", "auto")
 QUICK_HEADS = ("logistic",)
 QUICK_TREES = ("logistic", "boosting", "blend", "auto")
 QUICK_USERS = 3000  # of a data set
+QUICK_TASKS = 40  # wide tasks
 REPEATS = 1  # of the cross-validation: users and tasks are what intervals are over
 SUPERVISED_TASKS = (
     12  # wide tasks that a method trained by task is scored on, beside the attributes
@@ -95,7 +96,7 @@ def run_method(
             n_threads=n_threads,
         )
     elif fold is not None:
-        tasks = some_tasks(data_set, tasks)
+        tasks = some_tasks(data_set, tasks, SUPERVISED_TASKS)
         scored = {
             "by task": {
                 task: score_by_task(fold, labels, settings.folds, settings.seed)
@@ -140,11 +141,13 @@ def head_settings(data_set: DataSet, heads: Sequence[str]) -> HeadSettings:
     return replace(settings, calibrate=False, candidates=candidates or settings.candidates)
 
 
-def some_tasks(data_set: DataSet, tasks: Mapping[str, TaskLabels]) -> dict[str, TaskLabels]:
-    """The attributes, and so many wide tasks, drawn once for all methods that are trained by task."""
+def some_tasks(
+    data_set: DataSet, tasks: Mapping[str, TaskLabels], n_wide: int
+) -> dict[str, TaskLabels]:
+    """The attributes, and at most so many wide tasks, drawn by chance, the same ones each time."""
     by_kind = kinds(data_set, tasks)
     wide = by_kind.get("wide", [])
-    drawn = np.random.default_rng(0).permutation(len(wide))[:SUPERVISED_TASKS]
+    drawn = np.random.default_rng(0).permutation(len(wide))[:n_wide]
     kept = {wide[number] for number in drawn} | set(by_kind.get("attribute", []))
     return {name: labels for name, labels in tasks.items() if name in kept}
 
@@ -259,8 +262,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         tasks = data_set.tasks(args.users, args.min_share, args.max_share)
         n_users = len(data_set.user_ids)
         if args.quick:
+            tasks = some_tasks(data_set, tasks, QUICK_TASKS)
             tasks = drawn_users(tasks, n_users, QUICK_USERS)
-        scored = [args.users, args.min_share, args.max_share, args.quick and QUICK_USERS]
+        scored = [
+            args.users,
+            args.min_share,
+            args.max_share,
+            args.quick and [QUICK_USERS, QUICK_TASKS],
+        ]
         records = {}
         for method_name, method in ALL.items():
             path = args.reports / title / name / f"{method_name}.json"
