@@ -38,7 +38,7 @@ from benchmarks.claims import anchors_apart, kinds, verdicts
 from benchmarks.data_sets import DataSet, Users, among, open_data_set
 from benchmarks.methods import ABLATIONS, METHODS, Method, possible
 from lurm.console import run_stage
-from lurm.heads import HeadSettings, Scores, out_of_fold, splits
+from lurm.heads import BASE_KINDS, HeadSettings, Scores, out_of_fold, splits
 from lurm.metrics import auc_influence
 from lurm.reporting.scorecard_page import scorecard_page
 from lurm.scorecard import Difference, summary
@@ -49,7 +49,7 @@ log = logging.getLogger("scorecard")
 DATA_SETS = {"complete_journey": Path(), "ta_feng": Path("runs/ta_feng")}
 CONFIDENCE = 0.95
 ALL = METHODS | ABLATIONS
-HEADS = ("logistic", "mlp", "boosting", "blend", "auto")
+HEADS = (*BASE_KINDS, "blend", "auto")
 QUICK_HEADS = ("logistic",)
 QUICK_TREES = ("logistic", "boosting", "blend", "auto")
 QUICK_USERS = 3000  # of a data set

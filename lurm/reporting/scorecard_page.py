@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lurm.heads.settings import BASE_KINDS
 from lurm.reporting import figures
 from lurm.reporting.pages import render
 from lurm.scorecard import Difference
@@ -33,7 +34,7 @@ USERS = {
 BADGES = {"reproduced": "good", "not reproduced": "bad", "cannot be told": "warn"}
 
 
-HEADS = ("logistic", "mlp", "boosting", "blend", "by task")
+HEADS = (*BASE_KINDS, "blend", "by task")
 
 
 def scorecard_page(
