@@ -86,33 +86,53 @@ class DataSet:
             )
         return vector_matrix(vectors)[rows.to_numpy()]
 
-    def tasks(self, users: Users = "reported") -> dict[str, TaskLabels]:
-        """Users and classes of every task.
+    def tasks(
+        self, users: Users = "all", min_share: float = 0.05, max_share: float = 0.95
+    ) -> dict[str, TaskLabels]:
+        """Users and classes of every task: wide tasks, found from the data, and the attributes.
 
+        A wide task is a value of the category column that between ``min_share`` and ``max_share`` of the
+        users chose in the label months; its name is that value after the column, ``column=value``.
         Settings are chosen on the validation users; the reported users are all others. Classes that are too
         small for the folds among these users are left out.
         """
         settings = self.params.evaluation
         aside = validation_users(self.user_ids)
         wanted = {"reported": ~aside, "validation": aside, "all": np.ones_like(aside)}[users]
-        labels = read_months(self.root / "data/labels", settings.label_months)
+        found = wide_tasks(
+            self.user_ids, self.later_categories(), self.category_column, min_share, max_share
+        )
         attributes = self.root / "data/landing/users.parquet"
         known = read_parquet(attributes) if attributes.exists() else None
-        found = {}
         for name, task in self.params.tasks.items():
-            source = labels if task.value is not None else known
-            if source is None:
+            if task.value is not None:
+                continue
+            if known is None:
                 raise ValueError(f"tasks.{name}: {attributes} is missing; land the users file")
-            whole = task_labels(
+            found[name] = task_labels(
                 self.user_ids,
-                source,
+                known,
                 task.column,
-                task.value,
+                None,
                 min_class_size=settings.min_class_size,
                 folds=settings.folds,
             )
-            found[name] = among(whole, wanted, 2 * settings.folds)
-        return found
+        reduced = {name: among(task, wanted, 2 * settings.folds) for name, task in found.items()}
+        return {name: task for name, task in reduced.items() if len(task.classes) > 1}
+
+    def later_categories(self) -> pa.Table:
+        """Who chose an item of which category in the label months: `user_id` and `value`, distinct rows.
+
+        Each month is read with the catalog as known that month.
+        """
+        parts = []
+        for month in self.params.evaluation.label_months:
+            behaviors = read_parquet(self.root / f"data/behaviors/{month}.parquet")
+            catalog = read_parquet(self.root / f"data/catalog/{month}.parquet")
+            item = pc.index_in(behaviors["item_id"], value_set=catalog["item_id"].combine_chunks())
+            value = catalog[self.category_column].take(item)
+            parts.append(pa.table({"user_id": behaviors["user_id"], "value": value}).drop_null())
+        return pa.concat_tables(parts).group_by(["user_id", "value"]).aggregate([])
 
     def fingerprint(self) -> dict[str, str]:
         """Hashes of all that scores depend on but the method: behaviors, catalog, labels."""
@@ -120,7 +140,8 @@ class DataSet:
         files = [
             *month_files(self.root / "data/training/behaviors", list(training)),
             self.root / "data/training/catalog.parquet",
-            *month_files(self.root / "data/labels", list(labels)),
+            *month_files(self.root / "data/behaviors", list(labels)),
+            *month_files(self.root / "data/catalog", list(labels)),
         ]
         return {str(path.relative_to(self.root)): file_hash(path)[:16] for path in files}
 
@@ -133,6 +154,47 @@ def open_data_set(name: str, root: Path) -> DataSet:
 def read_months(folder: Path, months: Sequence[str]) -> pa.Table:
     """The tables of the listed months, one after the other."""
     return pa.concat_tables([read_parquet(path) for path in month_files(folder, list(months))])
+
+
+def wide_tasks(
+    user_ids: pa.Array, later: pa.Table, column: str, min_share: float, max_share: float
+) -> dict[str, TaskLabels]:
+    """One task for each value that between two shares of the users chose later, in the order of the values.
+
+    Args:
+        user_ids: (U,) users with a history; others are left out of ``later``.
+        later: `user_id` and `value`, distinct rows.
+        column: of the values, for the tasks' names.
+        min_share: least share of the users.
+        max_share: largest share of the users.
+
+    Raises:
+        ValueError: the shares are not in order between 0 and 1, or no value is between them.
+    """
+    if not 0 < min_share < max_share < 1:
+        raise ValueError(
+            f"shares of wide tasks: expected 0 < least < largest < 1, got {min_share} and {max_share}"
+        )
+    user = pc.index_in(later["user_id"], value_set=user_ids)
+    known = pa.table({"user": user, "value": later["value"]}).drop_null()
+    values = known["value"].combine_chunks().dictionary_encode()
+    names = values.dictionary.to_pylist()
+    rows, codes = known["user"].to_numpy(), values.indices.to_numpy()
+    shares = np.bincount(codes, minlength=len(names)) / len(user_ids)
+    every = np.arange(len(user_ids))
+    tasks = {}
+    for value in sorted(
+        code for code in range(len(names)) if names[code] and min_share <= shares[code] <= max_share
+    ):
+        y = np.zeros(len(user_ids), dtype=np.int64)
+        y[rows[codes == value]] = 1
+        tasks[f"{column}={names[value]}"] = TaskLabels(every, y, ("no", "yes"))
+    if not tasks:
+        raise ValueError(
+            f"wide tasks: no value of {column} was chosen by {min_share:.0%} to {max_share:.0%} of "
+            f"{len(user_ids):,} users in the label months; widen the shares"
+        )
+    return dict(sorted(tasks.items()))
 
 
 def among(task: TaskLabels, wanted: np.ndarray, smallest: int) -> TaskLabels:

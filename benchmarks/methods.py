@@ -6,21 +6,25 @@ them. A method *by task* is trained for each task and fold on the users of the t
 Letters: U users, d width, n users of a part, C classes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
+from scipy.sparse import csr_matrix, identity
 
 from benchmarks.coles.events import coles, events
 from benchmarks.data_sets import DataSet
 from benchmarks.variants import Variant, bags_of, vectors_of
 from lurm.competitors.als import als
-from lurm.competitors.boosting import boost
 from lurm.competitors.category_counts import category_counts
+from lurm.competitors.clue import clue
+from lurm.competitors.counts import item_counts, word_counts
 from lurm.competitors.doc2vec import doc2vec
 from lurm.competitors.han import HAN
+from lurm.competitors.history_counts import history_counts, membership, svd_of_counts
+from lurm.competitors.icl import icl
 from lurm.competitors.lives import last_days
 from lurm.competitors.ptum import ptum
 from lurm.competitors.sumn import sumn
@@ -33,6 +37,8 @@ LONG = 500  # the most of them that is read where they are not limited: four liv
 TWO_MONTHS = 61  # days
 
 Vectors = Callable[[DataSet, Path], np.ndarray]
+# What heads read: one block of numbers, or several by name (:func:`lurm.heads.out_of_fold`).
+Inputs = Callable[[DataSet, Path], np.ndarray | Mapping[str, np.ndarray]]
 # Training rows, their classes, test rows, number of classes: class probabilities of the test rows.
 Fold = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 ByTask = Callable[[DataSet, Path], Fold]
@@ -42,16 +48,18 @@ ByTask = Callable[[DataSet, Path], Fold]
 class Method:
     """How a method is run, and what a reader should know of it.
 
-    ``repeats`` bounds the repeats of cross-validation; ``quick`` methods are part of the quick form;
+    ``repeats`` bounds the repeats of cross-validation; ``quick`` methods are part of the quick form,
+    which gives those with ``trees`` boosted heads;
     ``from_run`` vectors are those that the pipeline made, so that no time can be told.
     """
 
     title: str
     family: str  # LURM, rival, simple, ablation
-    vectors: Vectors | None = None
+    vectors: Inputs | None = None
     by_task: ByTask | None = None
     repeats: int | None = None
     quick: bool = False
+    trees: bool = False
     from_run: bool = False
     budget: Mapping[str, Any] = field(default_factory=dict)
 
@@ -115,12 +123,35 @@ def _coles(data_set: DataSet, scratch: Path) -> np.ndarray:
     return coles(found, len(data_set.user_ids), scratch, **COLES)
 
 
-def _boosted(features: Vectors) -> ByTask:
-    def by_task(data_set: DataSet, scratch: Path) -> Fold:
-        x = features(data_set, scratch)
-        return lambda train, y, test, n_classes: boost(x[train], y, x[test], n_classes)
+WINDOWS = (1, 3, 6)  # months
+MIN_USER_SHARE = {"categories": 0.0, "items": 0.02, "words": 0.1}
+Features = Literal["categories", "items", "words"]
 
-    return by_task
+
+def _features(data_set: DataSet, of: Features) -> csr_matrix:
+    """The features of each item, (I, F)."""
+    if of == "categories":
+        return membership(data_set.catalog, data_set.category_column)
+    if of == "words":
+        return word_counts(data_set.catalog, data_set.text_columns)
+    return csr_matrix(identity(len(data_set.catalog), dtype=np.float32))
+
+
+def _counts(of: Features, windows: Sequence[int] = ()) -> Vectors:
+    def vectors(data_set: DataSet, _: Path) -> np.ndarray:
+        source = (data_set.behaviors, data_set.catalog, data_set.user_ids)
+        return history_counts(*source, _features(data_set, of), windows, MIN_USER_SHARE[of])
+
+    return vectors
+
+
+def _svd(of: Features, width: int) -> Vectors:
+    def vectors(data_set: DataSet, _: Path) -> np.ndarray:
+        source = (data_set.behaviors, data_set.catalog, data_set.user_ids)
+        counts = csr_matrix(item_counts(*source) @ _features(data_set, of))
+        return svd_of_counts(counts, width, idf=of == "items")
+
+    return vectors
 
 
 def _supervised(make: Callable[..., Any], longest: int) -> ByTask:
@@ -130,6 +161,13 @@ def _supervised(make: Callable[..., Any], longest: int) -> ByTask:
         )
 
     return by_task
+
+
+def _vector_and_counts(data_set: DataSet, scratch: Path) -> Mapping[str, np.ndarray]:
+    return {
+        "vector": data_set.published,
+        "counts": _counts("categories", WINDOWS)(data_set, scratch),
+    }
 
 
 # The paper's choices where ours depart.
@@ -144,19 +182,23 @@ PAPER = {
 
 METHODS: dict[str, Method] = {
     "lurm": Method("LURM", "LURM", _published, quick=True, from_run=True),
-    "lurm_128": Method(
-        "LURM, 128 numbers", "LURM", _variant({"pretrain_smen.published_width": 128}), quick=True
+    "lurm_counts": Method(
+        "LURM beside counts with windows",
+        "LURM",
+        _vector_and_counts,
+        quick=True,
+        trees=True,
+        from_run=True,
     ),
-    "lurm_256": Method(
-        "LURM, 256 numbers", "LURM", _variant({"pretrain_smen.published_width": 256}), quick=True
+    "lurm_64": Method(
+        "LURM, 64 numbers", "LURM", _variant({"pretrain_smen.published_width": 64}), quick=True
     ),
     "lurm_whole": Method(
         "LURM, all M x H numbers",
         "LURM",
         _variant({"pretrain_smen.published_width": 0}),
-        quick=True,
     ),
-    "lurm_paper": Method("LURM, paper preset", "LURM", _variant(PAPER), quick=True, budget=PAPER),
+    "lurm_paper": Method("LURM, paper preset", "LURM", _variant(PAPER), budget=PAPER),
     "boi": Method("Bag-of-Interests itself", "LURM", _bag, quick=True),
     "tf_idf": Method("TF-IDF", "rival", _tf_idf, quick=True),
     "doc2vec": Method("Doc2Vec", "rival", _doc2vec, quick=True, budget={"epochs": 5}),
@@ -179,15 +221,52 @@ METHODS: dict[str, Method] = {
         f"TextCNN, {LIMIT} behaviors", "rival", by_task=_supervised(TextCNN, LIMIT), repeats=1
     ),
     "han": Method(f"HAN, {LIMIT} behaviors", "rival", by_task=_supervised(HAN, LIMIT), repeats=1),
+    "icl": Method("ICL, 320 behaviors", "rival", _sequential(icl, 320), budget={"steps": 600}),
+    "clue": Method("CLUE, 128 behaviors", "rival", _sequential(clue, 128), budget={"steps": 200}),
     "coles": Method(f"CoLES, {COLES['epochs']} epochs", "rival", _coles, budget=COLES),
-    "category_counts": Method("category counts", "simple", _categories, quick=True),
-    "category_boosting": Method(
-        "category counts, boosted", "simple", by_task=_boosted(_categories), repeats=1, quick=True
+    "category_counts": Method("category counts", "simple", _categories, quick=True, trees=True),
+    "category_windows": Method(
+        f"category counts, last {WINDOWS} months, volume",
+        "simple",
+        _counts("categories", WINDOWS),
+        quick=True,
+        trees=True,
+        budget={"windows": WINDOWS},
     ),
-    "interest_boosting": Method(
-        "interest counts, boosted", "simple", by_task=_boosted(_bag), repeats=1, quick=True
+    "item_counts": Method(
+        "item counts",
+        "simple",
+        _counts("items"),
+        budget={"min_user_share": MIN_USER_SHARE["items"]},
+    ),
+    "item_windows": Method(
+        f"item counts, last {WINDOWS} months, volume",
+        "simple",
+        _counts("items", WINDOWS),
+        budget={"windows": WINDOWS, "min_user_share": MIN_USER_SHARE["items"]},
+    ),
+    "word_counts": Method(
+        "word counts",
+        "simple",
+        _counts("words"),
+        budget={"min_user_share": MIN_USER_SHARE["words"]},
+    ),
+    "word_windows": Method(
+        f"word counts, last {WINDOWS} months, volume",
+        "simple",
+        _counts("words", WINDOWS),
+        budget={"windows": WINDOWS, "min_user_share": MIN_USER_SHARE["words"]},
     ),
     "als": Method("ALS", "simple", _als, quick=True, budget={"iterations": 15}),
+} | {
+    f"svd_{of}_{width}": Method(
+        f"truncated SVD of {'idf-normalised items' if of == 'items' else 'category counts'}, {width}",
+        "simple",
+        _svd(of, width),
+        quick=True,
+    )
+    for of in cast(tuple[Features, ...], ("categories", "items"))
+    for width in (64, 256)
 }
 
 # The paper's claims (b) to (g), one thing changed at a time; `claims.py` judges them.

@@ -87,6 +87,70 @@ def paired_interval(
     return mean, mean - half, mean + half
 
 
+def auc_influence(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What each user adds to the deviation of :func:`auc` from its expectation, (n,) float64, of sum 0.
+
+    The sum of squares estimates the variance of the AUC, and sums of squares of differences that of a
+    paired difference (E. R. DeLong, D. M. DeLong and D. L. Clarke-Pearson, "Comparing the areas under two
+    or more correlated receiver operating characteristic curves", Biometrics 44, 1988).
+    y: (n,) class index; probabilities: (n, C).
+    """
+    if probabilities.shape[1] == 2:
+        return _binary_influence(y == 1, probabilities[:, 1])
+    parts = [_binary_influence(y == c, probabilities[:, c]) for c in np.unique(y)]
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def _binary_influence(positive: np.ndarray, score: np.ndarray) -> np.ndarray:
+    mean = binary_auc(positive, score)
+    result = np.empty(len(score))
+    for group, sign in ((positive, 1), (~positive, -1)):
+        others = np.sort(score[~group])
+        below = np.searchsorted(others, score[group], "left")
+        not_above = np.searchsorted(others, score[group], "right")
+        share = (below + not_above) / (2 * len(others))
+        result[group] = ((share if sign == 1 else 1 - share) - mean) / group.sum()
+    return result
+
+
+def two_way_interval(
+    differences: np.ndarray, influence: np.ndarray, confidence: float
+) -> tuple[float, float, float]:
+    """Mean of differences over tasks, and its interval over users and tasks, both drawn by chance.
+
+    The variance is that of clusters in two ways: over users, plus over tasks, less what both count
+    (A. C. Cameron, J. B. Gelbach and D. L. Miller, "Robust inference with multiway clustering", Journal of
+    Business & Economic Statistics 29, 2011), but never below either of the two. Degrees of freedom by
+    Satterthwaite.
+    Departure: vectors and heads are taken as given, so that the chance of their training is left out.
+
+    Args:
+        differences: (T,) of two methods, one for each task.
+        influence: (T, U) difference of :func:`auc_influence`, 0 where a user has no part in a task.
+        confidence: of the interval, such as 0.95.
+
+    Returns:
+        Mean, lower and upper end.
+
+    Raises:
+        ValueError: there is no task.
+    """
+    from scipy.stats import t  # slow to import, and most that score need no interval
+
+    n_tasks, n_users = influence.shape
+    if not n_tasks:
+        raise ValueError("an interval needs one task or more, got none")
+    mean = float(np.mean(differences))
+    users = float(np.square(influence.mean(axis=0)).sum())
+    tasks = float(np.var(differences, ddof=1)) / n_tasks if n_tasks > 1 else 0.0
+    both = float(np.square(influence).sum()) / n_tasks**2
+    variance = max(users + tasks - both, users, tasks)
+    spread = users**2 / max(n_users - 1, 1) + tasks**2 / max(n_tasks - 1, 1)
+    freedom = max(variance**2 / spread, 1) if spread else n_users
+    half = float(t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+    return mean, mean - half, mean + half
+
+
 def roc_curve(positive: np.ndarray, score: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """True positive rate at each false positive rate of the grid, (G,) float64.
 

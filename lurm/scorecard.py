@@ -1,10 +1,11 @@
 """LURM against its rivals: paired differences, their intervals, and the paper's claims as verdicts.
 
-A record is what one method scored on one data set: its width, its seconds, and for every task the AUC
-and the ACC of each fold. All methods of a data set are scored on the same users and folds, so that folds
-can be compared in pairs.
+A record is what one method scored on one data set: its width, its seconds, for every task the AUC and the
+ACC of each fold of its best head, the mean AUC of every kind of head, and ``influence``, what each user
+adds to an AUC (:func:`lurm.metrics.auc_influence`). Methods are scored on the same users and folds, so
+that users and tasks can be compared in pairs.
 
-Letters: T tasks, K folds times repeats.
+Letters: T tasks, U users, K folds times repeats.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lurm.metrics import paired_interval
+from lurm.metrics import two_way_interval
 
 Record = Mapping[str, Any]
 Verdict = Literal["reproduced", "not reproduced", "cannot be told"]
@@ -57,28 +58,31 @@ def mean_auc_error(record: Record) -> float:
 def difference(
     own: Record,
     other: Record,
-    folds: int,
     confidence: float,
     tasks: Sequence[str] | None = None,
 ) -> Difference:
-    """Mean AUC of ``own`` less that of ``other`` over the folds that both have, with its interval.
+    """Mean AUC of ``own`` less that of ``other``, over the tasks that both have, with its interval.
 
-    The interval is corrected for the users that training parts share
-    (:func:`lurm.metrics.paired_interval`). A method that was scored on fewer repeats is compared on those.
+    The interval is over users and tasks (:func:`lurm.metrics.two_way_interval`).
+    ``tasks`` limits it to some.
 
     Raises:
-        ValueError: the records do not hold the same tasks.
+        ValueError: the records have no such task in common.
     """
-    if own["tasks"].keys() != other["tasks"].keys():
+    shared = [t for t in tasks or own["tasks"] if t in own["tasks"] and t in other["tasks"]]
+    if not shared:
         raise ValueError(
             f"{own['method']} and {other['method']} were scored on different tasks: "
             f"{', '.join(own['tasks'])} and {', '.join(other['tasks'])}; score both again"
         )
-    one, two = fold_means(own, tasks), fold_means(other, tasks)
-    shared = min(len(one), len(two))
-    return Difference(
-        *paired_interval((one[:shared] - two[:shared]).tolist(), 1 / folds, confidence)
-    )
+    gaps = [task_auc(own, task) - task_auc(other, task) for task in shared]
+    influence = [own["influence"][task] - other["influence"][task] for task in shared]
+    return Difference(*two_way_interval(np.array(gaps), np.array(influence), confidence))
+
+
+def task_auc(record: Record, task: str) -> float:
+    """AUC of one task, mean over folds."""
+    return float(np.mean(record["tasks"][task]["auc"]))
 
 
 def better(found: Difference) -> Verdict:
@@ -117,29 +121,60 @@ def not_below(found: Difference, margin: float) -> Verdict:
     return "not reproduced" if found.high < -margin else "cannot be told"
 
 
-def best(records: Mapping[str, Record], among: Sequence[str]) -> str:
-    """The method of the highest mean AUC among those named, of which some may be absent."""
-    return max(
-        (name for name in among if name in records), key=lambda name: mean_auc(records[name])
-    )
+def best(
+    records: Mapping[str, Record], among: Sequence[str], tasks: Sequence[str] | None = None
+) -> str:
+    """The method of the highest mean AUC among those named, of which some may be absent.
+
+    Methods that lack some of the tasks are compared with no one, and left out.
+    """
+    wanted = set(tasks) if tasks else set.union(*(set(r["tasks"]) for r in records.values()))
+    there = [name for name in among if name in records and wanted <= records[name]["tasks"].keys()]
+    return max(there, key=lambda name: float(fold_means(records[name], tasks).mean()))
+
+
+def head_means(record: Record, tasks: Sequence[str]) -> dict[str, float]:
+    """Mean AUC of every kind of head, and of the ``best``, over those tasks that the record has."""
+    scored = [record["tasks"][task] for task in tasks if task in record["tasks"]]
+    kinds = scored[0]["kinds"] if scored else {}
+    means = {kind: float(np.mean([task["kinds"][kind] for task in scored])) for kind in kinds}
+    return means | ({"best": float(np.mean([np.mean(t["auc"]) for t in scored]))} if scored else {})
 
 
 def summary(
-    records: Mapping[str, Record], own: str, folds: int, confidence: float
+    records: Mapping[str, Record],
+    own: str,
+    confidence: float,
+    groups: Mapping[str, Sequence[str]],
 ) -> dict[str, dict[str, Any]]:
-    """One row for each method: mean AUC, its error, width, seconds, tasks, and ``own`` less the method."""
+    """One row for each method: mean AUC, its error, width, seconds, tasks, and ``own`` less the method.
+
+    ``groups`` are the tasks of each kind (wide, attribute), whose means stay apart in ``heads`` and
+    ``leads``.
+    """
     rows = {}
     for name, record in records.items():
+        present = {
+            group: [task for task in tasks if task in record["tasks"]]
+            for group, tasks in groups.items()
+        }
         rows[name] = {
             "auc": mean_auc(record),
             "auc_se": mean_auc_error(record),
             "acc": float(np.mean([np.mean(t["acc"]) for t in record["tasks"].values()])),
             "width": record["width"],
             "seconds": record["seconds"],
+            "seconds_scoring": record.get("seconds_scoring"),
+            "budget": record.get("budget", {}),
             "folds": fold_means(record).tolist(),
-            "lead": None
-            if name == own
-            else difference(records[own], record, folds, confidence).to_json(),
+            "n_tasks": {group: len(tasks) for group, tasks in present.items()},
+            "heads": {group: head_means(record, tasks) for group, tasks in present.items()},
+            "leads": {
+                group: None
+                if name == own or not tasks
+                else difference(records[own], record, confidence, tasks).to_json()
+                for group, tasks in present.items()
+            },
             "tasks": {
                 task: {figure: float(np.mean(scores[figure])) for figure in ("auc", "acc")}
                 for task, scores in record["tasks"].items()

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lurm.metrics import two_way_interval
 from lurm.scorecard import (
     Difference,
     best,
@@ -19,42 +20,45 @@ from lurm.scorecard import (
 def record(method, folds, tasks=("coffee", "age")):
     """A method whose task number t scores the folds plus t hundredths."""
     scores = {
-        task: {"auc": [f + t / 100 for f in folds], "acc": [0.5] * len(folds)}
+        task: {
+            "auc": [f + t / 100 for f in folds],
+            "acc": [0.5] * len(folds),
+            "kinds": {"logistic": float(np.mean(folds)) + t / 100 - 0.01},
+        }
         for t, task in enumerate(tasks)
     }
-    return {"method": method, "width": 3, "seconds": 1.0, "tasks": scores}
+    rng = np.random.default_rng(len(method))
+    influence = {task: rng.normal(0, 1e-3, 20) for task in tasks}
+    return {"method": method, "width": 3, "seconds": 1.0, "tasks": scores, "influence": influence}
 
 
 OWN = record("own", [0.70, 0.72, 0.71, 0.73])
 RIVAL = record("rival", [0.68, 0.71, 0.69, 0.71])
 
 
-def test_the_lead_is_the_mean_of_paired_differences_and_its_interval_is_wider_than_their_error():
-    found = difference(OWN, RIVAL, folds=2, confidence=0.95)
-    gaps = np.array([0.02, 0.01, 0.02, 0.02])
-    assert found.mean == pytest.approx(gaps.mean())
-    plain = (
-        3.182 * gaps.std(ddof=1) / 2
-    )  # t of three degrees of freedom; as if folds were independent
-    assert found.high - found.mean > plain
-    assert found.high - found.mean == pytest.approx(found.mean - found.low)
+def test_difference_is_the_mean_over_tasks_with_an_interval_over_users_and_tasks():
+    found = difference(OWN, RIVAL, 0.95)
+    assert found.mean == pytest.approx(0.0175)
+    influence = [OWN["influence"][task] - RIVAL["influence"][task] for task in OWN["tasks"]]
+    expected = two_way_interval(np.full(2, 0.0175), np.array(influence), 0.95)
+    assert (found.low, found.high) == pytest.approx(expected[1:])
 
 
-def test_a_method_with_fewer_repeats_is_compared_on_the_folds_that_both_have():
-    short = record("short", [0.60, 0.61])
-    assert difference(OWN, short, 2, 0.95).mean == pytest.approx((0.10 + 0.11) / 2)
+def test_difference_is_over_the_tasks_that_both_have():
+    fewer = record("fewer", [0.60, 0.61], tasks=("coffee",))
+    assert difference(OWN, fewer, 0.95).mean == pytest.approx(0.715 - 0.605)
 
 
-def test_methods_of_different_tasks_are_not_compared():
+def test_difference_without_a_task_in_common_is_refused():
     with pytest.raises(ValueError, match="own and other were scored on different tasks"):
-        difference(OWN, record("other", [0.7] * 4, tasks=("coffee",)), 2, 0.95)
+        difference(OWN, record("other", [0.7] * 4, tasks=("tea",)), 0.95)
 
 
 def test_a_difference_may_be_of_some_tasks_alone():
     uneven = record("uneven", [0.70, 0.72, 0.71, 0.73])
     uneven["tasks"]["age"]["auc"] = [0.5, 0.5, 0.5, 0.6]
-    assert difference(OWN, uneven, 2, 0.95, ["coffee"]).mean == pytest.approx(0)
-    assert difference(OWN, uneven, 2, 0.95, ["age"]).mean > 0.1
+    assert difference(OWN, uneven, 0.95, ["coffee"]).mean == pytest.approx(0)
+    assert difference(OWN, uneven, 0.95, ["age"]).mean > 0.1
 
 
 @given(st.floats(-0.2, 0.2), st.floats(0, 0.1), st.floats(0.001, 0.05))
@@ -72,10 +76,20 @@ def test_the_best_is_found_among_the_methods_that_are_there():
     assert best({"own": OWN, "rival": RIVAL}, ["rival", "absent"]) == "rival"
 
 
-def test_the_summary_says_how_far_every_other_method_lies_behind():
-    rows = summary({"own": OWN, "rival": RIVAL}, "own", 2, 0.95)
-    assert rows["own"]["lead"] is None
-    assert rows["rival"]["lead"]["mean"] == pytest.approx(0.0175)
+def test_best_leaves_out_methods_without_some_of_the_tasks():
+    partial = record("partial", [0.99, 0.99], tasks=("coffee",))
+    records = {"own": OWN, "partial": partial}
+    assert best(records, list(records)) == "own"
+    assert best(records, list(records), ["coffee"]) == "partial"
+
+
+def test_summary_keeps_the_means_of_wide_tasks_and_attributes_apart():
+    groups = {"wide": ["coffee"], "attribute": ["age"]}
+    rows = summary({"own": OWN, "rival": RIVAL}, "own", 0.95, groups)
+    assert rows["own"]["leads"] == {"wide": None, "attribute": None}
+    assert rows["rival"]["leads"]["wide"]["mean"] == pytest.approx(0.0175)
+    assert rows["rival"]["heads"]["wide"] == pytest.approx({"logistic": 0.6875, "best": 0.6975})
+    assert rows["rival"]["heads"]["attribute"]["best"] == pytest.approx(0.7075)
     assert rows["rival"]["auc"] == pytest.approx(fold_means(RIVAL).mean())
     assert rows["rival"]["tasks"]["age"]["auc"] == pytest.approx(0.6975 + 0.01)
 

@@ -102,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         },
         numeric_values={"gap": "identity"},
         embeddings_noise=0.003,
+        use_batch_norm_with_lens=True,  # else padding is part of the batch norm of `gap`
     )
     model = CoLESModule(
         SeqEncoderContainer(features, GroupedEncoder, None, {"hidden_size": args.width}),

@@ -1,8 +1,9 @@
 """The scorecard as one page: LURM, its rivals, its ablations, and the paper's claims."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lurm.heads.settings import BASE_KINDS
 from lurm.reporting import figures
 from lurm.reporting.pages import render
 from lurm.scorecard import Difference
@@ -27,36 +28,45 @@ STEPS = {
 USERS = {
     "reported": "Scores on the reported users; those by which settings are chosen are left out.",
     "validation": "Scores on the validation users, by which settings are chosen.",
-    "all": "Scores on all users, those by which settings were chosen among them.",
+    "all": "Scores on all users. Settings of LURM and of its rivals were chosen on the validation users, "
+    "a fifth of them.",
 }
 BADGES = {"reproduced": "good", "not reproduced": "bad", "cannot be told": "warn"}
 
 
-def scorecard_page(card: Mapping[str, Any], users: str, confidence: float) -> str:
+HEADS = (*BASE_KINDS, "blend", "by task")
+
+
+def scorecard_page(
+    card: Mapping[str, Any], users: str, confidence: float, *, quick: bool = False
+) -> str:
     """The page as HTML that needs nothing from outside.
 
     Args:
         card: data sets by name, each with ``methods``, ``claims``, ``n_users`` and ``kinds`` (of tasks).
         users: who was scored, one of ``USERS``.
         confidence: of the intervals.
+        quick: whether only logistic heads, and boosted ones for counts, were trained.
     """
     data_sets = []
     for name, found in card.items():
         rows = sorted(found["methods"].values(), key=lambda row: -row["auc"])
-        axis = figures.score_axis(score for row in rows for score in row["folds"])
         data_sets.append(
             {
                 "name": name.replace("_", " ").title(),
-                "tasks": found["n_users"],
+                "kinds": [
+                    (kind, len(tasks), max(found["n_users"][task] for task in tasks))
+                    for kind, tasks in found["kinds"].items()
+                ],
                 "claims": found["claims"],
                 "steps": _steps(found),
                 "anchors": _anchors(found["anchors"]),
-                "scale": figures.score_scale(axis),
-                "groups": {
-                    title: [_row(row, axis) for row in rows if row["family"] in families]
+                "tables": [
+                    (f"{title}: {kind} tasks", _rows(rows, families, kind))
                     for title, families in GROUPS.items()
-                    if any(row["family"] in families for row in rows)
-                },
+                    for kind in found["kinds"]
+                    if any(row["family"] in families and row["heads"][kind] for row in rows)
+                ],
             }
         )
     return render(
@@ -65,14 +75,25 @@ def scorecard_page(card: Mapping[str, Any], users: str, confidence: float) -> st
         users=USERS[users],
         badges=BADGES,
         confidence=confidence,
+        quick=quick,
+        heads=HEADS,
     )
 
 
-def _row(row: Mapping[str, Any], axis: tuple[float, float]) -> dict[str, Any]:
-    lead = Difference(**row["lead"]) if row["lead"] else None
+def _rows(
+    rows: Sequence[Mapping[str, Any]], families: Sequence[str], kind: str
+) -> list[dict[str, Any]]:
+    """Methods of these families on one kind of tasks, the best first."""
+    wanted = [row for row in rows if row["family"] in families and row["heads"][kind]]
+    return [_row(row, kind) for row in sorted(wanted, key=lambda r: -r["heads"][kind]["best"])]
+
+
+def _row(row: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    lead = Difference(**row["leads"][kind]) if row["leads"][kind] else None
     return {
         **row,
-        "dots": figures.score_dots(row["auc"], row["auc_se"], row["folds"], axis),
+        "means": row["heads"][kind],
+        "n": row["n_tasks"][kind],
         "lead": "" if lead is None else str(lead),
         "clear": lead is not None and (lead.low > 0 or lead.high < 0),
     }
@@ -96,11 +117,8 @@ def _steps(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         there = [name for name in steps if name in found["methods"]]
         if len(there) < 2:
             continue
-        for kind, tasks in found["kinds"].items():
-            scores = [
-                sum(found["methods"][name]["tasks"][task]["auc"] for task in tasks) / len(tasks)
-                for name in there
-            ]
+        for kind in found["kinds"]:
+            scores = [found["methods"][name]["heads"][kind]["best"] for name in there]
             title = f"{what}, {kind} tasks"
             labels = [steps[name] for name in there]
             drawings.append((title, figures.score_steps(labels, scores, f"AUC by {title}")))

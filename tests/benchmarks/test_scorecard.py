@@ -11,10 +11,10 @@ import torch
 import yaml
 
 from benchmarks import scorecard
-from benchmarks.data_sets import among, open_data_set
+from benchmarks.data_sets import among, open_data_set, wide_tasks
 from benchmarks.methods import CHANGES, METHODS, possible
 from benchmarks.variants import Variant, bags_of, changed, last_bags, vectors_of
-from lurm.holdout import validation_users
+from lurm.heads import Scores
 from lurm.params import load_params
 from lurm.smen import Smen, SmenSettings
 from lurm.storage import read_json, write_array, write_parquet, write_tensors
@@ -44,6 +44,8 @@ def shop(tmp_path, monkeypatch):
     settings = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     settings["training"].update(months=list(MONTHS), through=MONTHS[-1])
     settings["evaluation"].update(folds=2, repeats=2, max_epochs=15, learning_rate=0.02)
+    settings["evaluation"]["penalties"] = [0.001, 0.1]
+    settings["evaluation"]["boosting"]["trees"] = 20
     settings["tasks"] = {name: settings["tasks"][name] for name in ("coffee", "age")}
     settings["cluster_interests"].update(n_interests=4)
     settings["pretrain_smen"].update(n_anchors=2, width=4, published_width=5)
@@ -69,6 +71,9 @@ def shop(tmp_path, monkeypatch):
     shard = save_shard(build_timelines(reference.boi_tables(lives)), Path("data/timelines/00000"))
     finish(Path("data/timelines"), [shard])
     coffee = np.arange(0, N_USERS, 2)
+    for month in ("2017-11", "2017-12"):
+        write_month("data/behaviors", month, coffee, coffee % N_ITEMS)
+        write_parquet(pa.table(catalog), f"data/catalog/{month}.parquet")
     for month in ("2017-11", "2017-12"):
         columns = {"column": ["product_category"] * len(coffee), "value": ["COFFEE"] * len(coffee)}
         write_parquet(pa.table({"user_id": coffee, **columns}), f"data/labels/{month}.parquet")
@@ -105,34 +110,73 @@ def write_published(users):
 
 
 def run(*args):
-    scorecard.main([*args, "--data-sets", "shop"])
+    scorecard.main([*args, "--data-sets", "shop", "--threads", "1"])
     return read_json("reports/scorecard.json")["shop"]
 
 
+COFFEE = "product_category=COFFEE"
+
+
 @pytest.mark.usefixtures("shop")
-def test_vectors_and_methods_by_task_are_scored_on_the_reported_users_and_the_same_folds(capsys):
-    card = run("--only", "lurm", "category_counts", "category_boosting", "boi", "month_only")
-    reported = N_USERS - validation_users(pa.array(range(N_USERS))).sum()
-    assert card["n_users"] == {"coffee": reported, "age": reported}
+def test_main_scores_vectors_and_methods_by_task_with_every_head(capsys):
+    card = run("--only", "lurm", "lurm_counts", "category_counts", "text_cnn", "boi", "month_only")
+    assert card["n_users"] == {COFFEE: N_USERS, "age": N_USERS}
+    assert card["kinds"] == {"wide": [COFFEE], "attribute": ["age"]}
     methods = card["methods"]
     assert {name: row["width"] for name, row in methods.items()} == {
         "lurm": 300,
+        "lurm_counts": 300 + 4 * 2 + 4 * 2,
         "category_counts": 2,
-        "category_boosting": None,
+        "text_cnn": None,
         "boi": 4,
         "month_only": 5,
     }
-    assert methods["category_counts"]["tasks"]["coffee"]["auc"] == 1
-    assert methods["category_boosting"]["tasks"]["coffee"]["auc"] == 1
-    assert len(methods["category_boosting"]["folds"]) == 2
-    assert len(methods["lurm"]["folds"]) == 4
-    lead = methods["category_counts"]["lead"]
-    assert lead["low"] < lead["mean"] < lead["high"] < 0
-    judged = {(claim["claim"], claim["verdict"]) for claim in card["claims"]}
-    assert ("a", "not reproduced") in judged
+    assert methods["category_counts"]["heads"]["wide"]["best"] == 1
+    assert set(methods["category_counts"]["heads"]["wide"]) == {*scorecard.HEADS, "best"}
+    assert set(methods["text_cnn"]["heads"]["wide"]) == {"by task", "best"}
+    lead = methods["category_counts"]["leads"]["wide"]
+    assert lead["low"] < lead["mean"] < 0
+    assert {claim["claim"] for claim in card["claims"]} >= {"a", "c", "d"}
     printed = capsys.readouterr().out
-    assert "category counts, boosted" in printed
-    assert "(a) LURM beats the best rival" in printed
+    assert "category counts" in printed
+    assert "(a) wide tasks: LURM beats the best rival" in printed
+
+
+@pytest.mark.usefixtures("shop")
+def test_main_quick_trains_logistic_heads_and_boosted_ones_for_counts_alone():
+    scorecard.main(
+        ["--quick", "--only", "lurm", "category_counts", "--data-sets", "shop", "--threads", "1"]
+    )
+    methods = read_json("reports/scorecard_quick.json")["shop"]["methods"]
+    assert set(methods["lurm"]["heads"]["wide"]) == {"logistic", "best"}
+    assert "boosting" in methods["category_counts"]["heads"]["wide"]
+
+
+def test_wide_tasks_are_the_values_between_two_shares_of_the_users():
+    users = pa.array([3, 1, 2, 4])
+    later = pa.table(
+        {
+            "user_id": [1, 2, 3, 4, 1, 3, 4, 9],
+            "value": ["all", "all", "all", "all", "half", "half", "one", "half"],
+        }
+    )
+    tasks = wide_tasks(users, later, "kind", 0.3, 0.9)
+    assert list(tasks) == ["kind=half"]
+    assert tasks["kind=half"].y.tolist() == [1, 1, 0, 0]
+    with pytest.raises(ValueError, match="no value of kind"):
+        wide_tasks(users, later, "kind", 0.6, 0.9)
+    with pytest.raises(ValueError, match="0 < least < largest < 1"):
+        wide_tasks(users, later, "kind", 0.9, 0.3)
+
+
+def test_influence_is_that_of_the_folds_and_zero_for_users_outside_the_task():
+    labels = TaskLabels(np.array([1, 2, 3, 5]), np.array([0, 1, 0, 1]), ("no", "yes"))
+    scores = Scores()
+    p = np.array([[0.9, 0.1], [0.2, 0.8]])
+    for rows in (np.array([0, 1]), np.array([2, 3])):
+        scores.add(labels.y[rows], rows, p, "logistic")
+    result = scorecard.influence(scores, labels, 6)
+    assert result.tolist() == [0] * 6  # both folds are ordered perfectly, so that no user deviates
 
 
 @pytest.mark.usefixtures("shop")
@@ -175,7 +219,7 @@ def test_without_lurm_there_is_nothing_to_compare_with(shop):
 
 
 def test_validation_and_reported_users_share_nobody(shop):
-    one, other = shop.tasks(), shop.tasks("validation")
+    one, other = shop.tasks("reported"), shop.tasks("validation")
     for task in one:
         assert not np.intersect1d(one[task].rows, other[task].rows).size
         assert len(one[task].rows) + len(other[task].rows) == N_USERS
@@ -185,10 +229,10 @@ def test_validation_and_reported_users_share_nobody(shop):
 @pytest.mark.usefixtures("shop")
 def test_other_users_have_records_and_a_card_of_their_own():
     run("--only", "lurm")
-    scorecard.main(["--only", "lurm", "--data-sets", "shop", "--users", "all"])
-    counts = read_json("reports/scorecard_all.json")["shop"]["n_users"]
-    assert counts == {"coffee": N_USERS, "age": N_USERS}
-    assert read_json("reports/scorecard.json")["shop"]["n_users"]["coffee"] < N_USERS
+    scorecard.main(["--only", "lurm", "--data-sets", "shop", "--users", "reported"])
+    counts = read_json("reports/scorecard_reported.json")["shop"]["n_users"]
+    assert counts[COFFEE] == counts["age"] < N_USERS
+    assert read_json("reports/scorecard.json")["shop"]["n_users"][COFFEE] == N_USERS
 
 
 def test_a_class_that_is_too_small_among_the_users_is_left_out():

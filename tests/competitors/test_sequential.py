@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-from lurm.competitors.boosting import boost
 from lurm.competitors.han import HAN
 from lurm.competitors.lives import NOTHING, last_days, read_lives, sequences
 from lurm.competitors.ptum import UserModel, ptum
@@ -118,13 +117,3 @@ def test_users_of_the_same_taste_are_closer_than_others(make, lives):
     same = np.equal.outer(TASTE, TASTE)
     assert (x @ x.T)[same].mean() > (x @ x.T)[~same].mean() + 0.2
     assert make(lives).tobytes() == make(lives).tobytes()
-
-
-def test_boosting_learns_a_threshold_and_knows_classes_it_never_saw():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((300, 3))
-    y = (x[:, 1] > 0).astype(int)
-    p = boost(x[:200], y[:200], x[200:], 3)
-    assert p.shape == (100, 3)
-    assert (p[:, 2] == 0).all()
-    assert (p.argmax(1) == y[200:]).mean() > 0.9
