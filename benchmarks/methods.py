@@ -181,7 +181,7 @@ PAPER = {
 }
 
 METHODS: dict[str, Method] = {
-    "lurm": Method("LURM", "LURM", _published, quick=True, from_run=True),
+    "lurm": Method("LURM", "LURM", _published, quick=True, trees=True, from_run=True),
     "lurm_counts": Method(
         "LURM beside counts with windows",
         "LURM",
@@ -190,9 +190,7 @@ METHODS: dict[str, Method] = {
         trees=True,
         from_run=True,
     ),
-    "lurm_64": Method(
-        "LURM, 64 numbers", "LURM", _variant({"pretrain_smen.published_width": 64}), quick=True
-    ),
+    "lurm_64": Method("LURM, 64 numbers", "LURM", _variant({"pretrain_smen.published_width": 64})),
     "lurm_whole": Method(
         "LURM, all M x H numbers",
         "LURM",

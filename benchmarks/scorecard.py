@@ -6,10 +6,10 @@
     python -m benchmarks.scorecard --users reported      without the users by whom settings were chosen
 
 Every category that between two shares of the users choose in the label months is a task
-(:func:`benchmarks.data_sets.wide_tasks`). Each method has its best head: logistic regression, the
-paper's MLP, boosted trees or their blend, chosen inside the training part; the figures of all are kept.
-The quick form trains logistic heads, for counts boosted heads and their blend too, and draws 40 wide
-tasks and 3,000 users of a data set that has more.
+(:func:`benchmarks.data_sets.wide_tasks`). Each method has its best head: logistic regression, a sparse
+one, the paper's MLP, boosted trees or their blend, chosen inside the training part; the figures of all are
+kept. The quick form trains logistic and sparse heads and their blend, for LURM and for category counts
+boosted heads too, and draws 24 wide tasks and 3,000 users of a data set that has more.
 
 In:  the workspaces of finished runs (`make repro`, `make ta-feng`).
 Out: reports/scorecard/<data set>/<method>.json and .npy (what each user adds to an AUC), kept until what
@@ -50,10 +50,10 @@ DATA_SETS = {"complete_journey": Path(), "ta_feng": Path("runs/ta_feng")}
 CONFIDENCE = 0.95
 ALL = METHODS | ABLATIONS
 HEADS = (*BASE_KINDS, "blend", "auto")
-QUICK_HEADS = ("logistic",)
-QUICK_TREES = ("logistic", "boosting", "blend", "auto")
+QUICK_HEADS = ("logistic", "sparse", "blend", "auto")
+QUICK_TREES = ("logistic", "sparse", "boosting", "blend", "auto")
 QUICK_USERS = 3000  # of a data set
-QUICK_TASKS = 40  # wide tasks
+QUICK_TASKS = 24  # wide tasks
 REPEATS = 1  # of the cross-validation: users and tasks are what intervals are over
 SUPERVISED_TASKS = (
     12  # wide tasks that a method trained by task is scored on, beside the attributes

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -28,6 +36,12 @@ def _timezone(value: str) -> str:
         raise ValueError(
             f"expected an IANA time zone such as 'Europe/Paris', got {value!r}"
         ) from error
+    return value
+
+
+def _n_interests(value: object) -> object:
+    if value != "auto" and (type(value) is not int or value < 2):
+        raise ValueError(f"expected auto or a number greater than or equal to 2 (got {value!r})")
     return value
 
 
@@ -110,7 +124,7 @@ class ClusterInterests(Section):
     start: Literal["standing", "anew"]
     min_kept_cosine: Share
     method: Literal["auto", "hdsc", "kmeans", "two_level_kmeans"]
-    n_interests: Annotated[int, Field(ge=2)] | Literal["auto"]
+    n_interests: Annotated[int | Literal["auto"], PlainValidator(_n_interests)]
     sample_size: Count
     rounds: Count
     sparsity: Annotated[float, Field(ge=0)]

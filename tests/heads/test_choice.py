@@ -190,7 +190,7 @@ def test_carry_heads_scores_other_vectors_of_the_same_users():
 
 
 @pytest.mark.parametrize(("how", "message"), [
-    ({"kinds": ["forest"]}, "expected one of logistic, mlp, boosting, blend, auto, got 'forest'"),
+    ({"kinds": ["forest"]}, "expected one of logistic, sparse, mlp, boosting, blend, auto, got 'forest'"),
     ({"folds": 121}, "t: 121 folds need at least two classes with 121 users each"),
 ])  # fmt: skip
 def test_out_of_fold_refuses_what_it_cannot_do(how, message):
