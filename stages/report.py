@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     smen = read_json(reports / "pretrain_smen.json")
     heads = list(each("heads", tasks).values()) if tasks else []
-    scores = summary(heads, smen["model_version"])
+    kinds = {
+        name: "attribute" if task.value is None else "category"
+        for name, task in params.tasks.items()
+    }
+    scores = summary(heads, smen["model_version"], kinds)
     run = Run(
         settings=params.model_dump(mode="json"),
         catalog=each("catalog", [START, *months]),

@@ -21,6 +21,8 @@ def table(scores: Mapping[str, Any]) -> str:
         )
         for task in scores["tasks"]
     ]
+    for kind, mean in scores.get("mean_auc_by_kind", {}).items():
+        rows.append((f"mean, {kind}", "", f"{100 * mean:.1f}", "", "", ""))
     if scores["mean_auc"] is not None:
         rows.append(("mean", "", _auc(scores["mean_auc"], scores["mean_auc_se"]), "", "", ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

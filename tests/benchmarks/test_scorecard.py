@@ -143,13 +143,13 @@ def test_main_scores_vectors_and_methods_by_task_with_every_head(capsys):
 
 
 @pytest.mark.usefixtures("shop")
-def test_main_quick_trains_logistic_heads_and_boosted_ones_for_counts_alone():
-    scorecard.main(
-        ["--quick", "--only", "lurm", "category_counts", "--data-sets", "shop", "--threads", "1"]
-    )
+def test_main_quick_trains_boosted_heads_for_lurm_and_category_counts_alone():
+    names = ["lurm", "category_counts", "boi"]
+    scorecard.main(["--quick", "--only", *names, "--data-sets", "shop", "--threads", "1"])
     methods = read_json("reports/scorecard_quick.json")["shop"]["methods"]
-    assert set(methods["lurm"]["heads"]["wide"]) == {"logistic", "best"}
-    assert "boosting" in methods["category_counts"]["heads"]["wide"]
+    assert set(methods["boi"]["heads"]["wide"]) == {"logistic", "sparse", "blend", "auto", "best"}
+    for name in ("lurm", "category_counts"):
+        assert "boosting" in methods[name]["heads"]["wide"]
 
 
 def test_wide_tasks_are_the_values_between_two_shares_of_the_users():

@@ -35,6 +35,15 @@ def test_the_terminal_shows_an_aligned_table_and_where_the_page_lies(tmp_path, c
     ]
 
 
+def test_summary_and_table_show_the_mean_of_each_kind_of_tasks():
+    scores = summary(HEADS, "v", {"coffee": "category", "age": "attribute"})
+    assert scores["mean_auc_by_kind"] == {"category": 0.8, "attribute": 0.6}
+    assert [line.split() for line in table(scores).splitlines()[3:5]] == [
+        ["mean,", "category", "80.0"],
+        ["mean,", "attribute", "60.0"],
+    ]
+
+
 def test_without_tasks_there_is_no_mean():
     assert summary([], "v")["mean_auc"] is None
     assert table(summary([], "v")) == "task  users  AUC  ACC  Brier  calib."
