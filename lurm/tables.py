@@ -68,6 +68,18 @@ def user_vectors_schema(width: int, id_type: pa.DataType) -> pa.Schema:
     return pa.schema(list((own | USER_VECTORS | own).items()))
 
 
+def ids_of_lines(text: str) -> list[str]:
+    """The ids in a text, one a line, exactly as they are: blanks belong to an id. Empty lines are left out.
+
+    Lines end with a line feed, or with a carriage return and a line feed.
+
+    >>> ids_of_lines("ann \\n ben\\r\\n\\nann")
+    ['ann ', ' ben', 'ann']
+    """
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [line for line in lines if line]
+
+
 def is_id(kind: pa.DataType) -> bool:
     """Whether a column of this type can hold identifiers."""
     return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)

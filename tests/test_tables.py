@@ -1,5 +1,7 @@
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lurm.tables import (
     BEHAVIORS,
@@ -7,6 +9,7 @@ from lurm.tables import (
     TIMESTAMP,
     check_columns,
     check_same_ids,
+    ids_of_lines,
     is_id,
     user_vectors_schema,
 )
@@ -72,3 +75,11 @@ def test_beside_a_published_vector_stands_what_it_rests_on():
     beside = [name for name in user_vectors_schema(6, pa.int64()).names if name != "vector"]
     rests_on = ["n_behaviors", "confidence", "first_month", "last_month"]
     assert beside == ["user_id", *rests_on, "model_version", "space_version"]
+
+
+ids = st.text(st.characters(blacklist_characters="\r\n", blacklist_categories=("Cs",)), min_size=1)
+
+
+@given(st.lists(ids), st.sampled_from(["\n", "\r\n"]))
+def test_ids_of_lines_gives_back_the_ids_that_were_written(written, end):
+    assert ids_of_lines("".join(f"{one}{end}" for one in written)) == written

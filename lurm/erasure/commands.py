@@ -31,11 +31,12 @@ def _forget(args: argparse.Namespace) -> None:
     from lurm.erasure.forgetting import forget
     from lurm.erasure.tombstones import erasure_key
     from lurm.releases.places import Places
+    from lurm.tables import ids_of_lines
 
     key = erasure_key(os.environ)  # before anything is read
     users = [user for user in args.users if user != "-"]
     if "-" in args.users:
-        users += [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
+        users += ids_of_lines(sys.stdin.read())
     if not users:
         raise ValueError("expected the ids of users, one a line, on standard input, got none")
     print(json.dumps(forget(Places.from_environment(os.environ), users, key)))

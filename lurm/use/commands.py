@@ -200,11 +200,14 @@ def _vectors(args: argparse.Namespace) -> "tuple[Path, pa.Table]":
 def read_seeds(words: Sequence[str]) -> list[str]:
     """The ids as text: the words themselves, or the lines of the one file they name, or of ``-``.
 
-    Empty lines do not count, nor does a first line that says ``user_id``.
+    Ids are taken exactly as they are, blanks included. Empty lines do not count, nor does a first line that
+    says ``user_id``.
 
     Raises:
         ValueError: there is no id, or a parquet file has no column ``user_id``.
     """
+    from lurm.tables import ids_of_lines  # pyarrow takes a while to import
+
     if len(words) > 1:
         return list(words)
     (word,) = words
@@ -220,18 +223,17 @@ def read_seeds(words: Sequence[str]) -> list[str]:
             )
         lines = table["user_id"].drop_null().cast(pa.string()).to_pylist()
     elif word == "-":
-        lines = sys.stdin.read().splitlines()
+        lines = ids_of_lines(sys.stdin.read())
     elif Path(word).is_file():
         try:
-            lines = Path(word).read_text("utf-8-sig").splitlines()
+            lines = ids_of_lines(Path(word).read_text("utf-8-sig"))
         except UnicodeDecodeError as error:
             raise ValueError(f"{word}: expected text in UTF-8, one id a line: {error}") from error
     elif Path(word).suffix in (".txt", ".csv", ".tsv") or os.sep in word:
         raise FileNotFoundError(f"{word}: expected a file of user ids, found none")
     else:
         lines = [word]
-    ids = [line.strip() for line in lines if line.strip()]
-    ids = ids[1:] if ids[:1] == ["user_id"] else ids
+    ids = lines[1:] if lines[:1] == ["user_id"] else lines
     if not ids:
         raise ValueError(f"{word}: expected user ids, one a line, found none")
     return ids

@@ -15,6 +15,7 @@ import pytest
 
 from lurm.cli import main
 from lurm.storage import read_parquet, write_parquet
+from lurm.use.commands import read_seeds
 from lurm.vectors import vector_matrix
 from stages.index_users import main as index_users
 from tests.use.worlds import grouped, vectors_table
@@ -54,12 +55,20 @@ def test_seeds_come_as_words_from_a_file_from_parquet_or_from_standard_input(
     x, capfdbinary, monkeypatch
 ):
     due = shown(capfdbinary, "lookalike", "100", "103")
-    Path("seeds.txt").write_text("user_id\n100\n\n 103 \n")
+    Path("seeds.txt").write_text("user_id\n100\n\n103\n")
     write_parquet(pa.table({"user_id": [100, 103]}), "seeds.parquet")
     assert shown(capfdbinary, "lookalike", "seeds.txt") == due
     assert shown(capfdbinary, "lookalike", "seeds.parquet") == due
     monkeypatch.setattr("sys.stdin", io.StringIO("100\n103\n"))
     assert shown(capfdbinary, "lookalike", "-") == due
+
+
+def test_read_seeds_takes_ids_exactly_as_they_are(tmp_path, monkeypatch):
+    path = tmp_path / "seeds.txt"
+    path.write_text("user_id\nann \n ben\n\n\u2028cy\n", encoding="utf-8")
+    assert read_seeds([str(path)]) == ["ann ", " ben", "\u2028cy"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("ann \n"))
+    assert read_seeds(["-"]) == ["ann "]
 
 
 def test_the_month_and_the_ranking_can_be_chosen(x, capfdbinary, caplog):
