@@ -18,7 +18,7 @@ from benchmarks.data_sets import DataSet
 from lurm.boi import boi_query, check_assigned, counted
 from lurm.interests.assignment import assign
 from lurm.interests.clustering import cluster, fitting_number, sample_items
-from lurm.interests.composition import compositions, count_items
+from lurm.interests.composition import WORDS, compositions, count_items
 from lurm.months import month_number
 from lurm.params import Params, parse_params
 from lurm.pretraining import add_projection, encode_timelines, pretrain
@@ -155,7 +155,9 @@ def vectors_of(data_set: DataSet, variant: Variant, scratch: Path) -> np.ndarray
     if chosen.published_width:
         training = data_set.root / "data/training"
         composition = compositions(
-            chosen.columns,
+            (*params.embed_items.text_columns, WORDS)
+            if chosen.columns == "auto"
+            else chosen.columns,
             data_set.catalog,
             item_interests,
             count_items(month_files(training / "behaviors", list(params.training.months))),

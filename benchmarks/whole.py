@@ -38,7 +38,7 @@ log = logging.getLogger("whole")
 BRANDS, KIND = 5, 20  # texts of an interest, interests of a kind
 # One pass over the users, who are many; one task, scored once.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "pretrain_smen": {"epochs": 1},
+    "pretrain_smen": {"epochs": 1, "columns": "auto"},
     "evaluation": {"folds": 2, "repeats": 1},
 }
 

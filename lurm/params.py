@@ -161,7 +161,7 @@ class PretrainSmen(Section):
     n_anchors: Count
     width: Count
     published_width: Annotated[int, Field(ge=0)]
-    columns: tuple[str, ...] = Field(strict=False)
+    columns: Annotated[tuple[str, ...], Field(strict=False)] | Literal["auto"]
     block_width: Count
     interest_start: Literal["centres", "random"]
     gate: Literal["per_scale", "complement"]

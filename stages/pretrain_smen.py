@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lurm.alignment import align, check_panel, panel
 from lurm.console import run_stage
 from lurm.distributed import processes
-from lurm.interests.composition import compositions, count_items
+from lurm.interests.composition import WORDS, compositions, count_items
 from lurm.months import month_number
 from lurm.params import load_params
 from lurm.pretraining import add_projection, pretrain, published
@@ -80,6 +80,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if chosen.space != "new":  # before the training, which may take hours
         through = params.training.through
         standing = read_standing(args.standing, through, timelines, settings.n_published)
+    month, composition = month_number(params.training.through), None
+    if chosen.published_width:  # before the training, which may take hours
+        text_columns = params.embed_items.text_columns
+        composition = compositions(
+            (*text_columns, WORDS) if chosen.columns == "auto" else chosen.columns,
+            read_parquet(args.training / "catalog.parquet"),
+            read_parquet(args.item_interests),
+            count_items(month_files(args.training / "behaviors", list(params.training.months))),
+            text_columns=text_columns,
+            n_interests=settings.n_interests,
+        )
     with processes(args.device) as writes:
         smen, losses = pretrain(
             timelines,
@@ -98,17 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if not writes:
         return
-    month, projection = month_number(params.training.through), {}
-    if chosen.published_width:
-        catalog = read_parquet(args.training / "catalog.parquet")
-        composition = compositions(
-            chosen.columns,
-            catalog,
-            read_parquet(args.item_interests),
-            count_items(month_files(args.training / "behaviors", list(params.training.months))),
-            text_columns=params.embed_items.text_columns,
-            n_interests=settings.n_interests,
-        )
+    projection = {}
+    if composition is not None:
         projection = add_projection(
             smen,
             timelines,

@@ -21,6 +21,7 @@ from lurm.item_embedding import item_words
 
 WORDS = "words"  # the source that stands for the words of the items' texts
 MOST_WORDS = 2_000
+MOST_VALUES = 20_000  # of a column; more would only cost memory, 600 bytes each
 MEMORY = "1GB"  # of DuckDB, for the number of behaviors of each item
 UNSEEN = (
     1e-3  # behaviors that an item without any counts as, so that its interest has a composition
@@ -53,12 +54,13 @@ def compositions(
         ValueError: the catalog has no such column, or no item has a value there.
     """
     weights = _interest_weights(catalog["item_id"], item_interests, item_counts, n_interests)
+    behaviors = _behaviors(catalog["item_id"], item_counts)
     out = {}
     for column in columns:
         if column == WORDS:
-            values = _word_counts(item_words(catalog, text_columns), item_counts, catalog)
+            values = _word_counts(item_words(catalog, text_columns), behaviors)
         elif column in catalog.column_names:
-            values = _value_matrix(catalog[column])
+            values = _value_matrix(catalog[column], behaviors)
         else:
             raise ValueError(
                 f"pretrain_smen.columns: expected columns of the catalog or {WORDS!r}, got {column!r}; "
@@ -102,11 +104,27 @@ def _interest_weights(
     return sparse.csr_matrix(sparse.diags(1 / np.where(totals > 0, totals, 1)) @ table)
 
 
-def _value_matrix(column: pa.ChunkedArray) -> sparse.csr_matrix:
-    """One row per item, (I, C), a 1 at the value that it has; values in their order."""
+def _behaviors(item_ids: pa.ChunkedArray, item_counts: pa.Table) -> NDArray[np.float64]:
+    """Behaviors of each item of the catalog, (I,); 0 where none were counted."""
+    counted = item_counts["item_id"].combine_chunks().cast(item_ids.type)
+    at = pc.index_in(item_ids.combine_chunks(), value_set=counted)
+    numbers = np.append(item_counts["n"].to_numpy(), 0.0)
+    return numbers[pc.fill_null(at, len(numbers) - 1).to_numpy()]
+
+
+def _value_matrix(column: pa.ChunkedArray, behaviors: NDArray[np.float64]) -> sparse.csr_matrix:
+    """One row per item, (I, C), a 1 at the value that it has; values in their order.
+
+    Of very many values those of most behaviors are kept.
+    """
     text = pc.utf8_trim_whitespace(column.combine_chunks().cast(pa.string()))
     text = pc.if_else(pc.equal(text, ""), None, text)
     values = pc.drop_null(pc.unique(text)).sort()
+    if len(values) > MOST_VALUES:
+        at = pc.index_in(text, value_set=values)
+        known = pc.is_valid(at).to_numpy(zero_copy_only=False)
+        total = np.bincount(pc.drop_null(at).to_numpy(), behaviors[known], len(values))
+        values = values.take(pa.array(np.sort(np.argsort(-total, kind="stable")[:MOST_VALUES])))
     at = pc.index_in(text, value_set=values)
     known = np.flatnonzero(pc.is_valid(at).to_numpy(zero_copy_only=False))
     columns = pc.drop_null(at).to_numpy()
@@ -116,15 +134,9 @@ def _value_matrix(column: pa.ChunkedArray) -> sparse.csr_matrix:
 
 
 def _word_counts(
-    words: Sequence[Sequence[str]], item_counts: pa.Table, catalog: pa.Table
+    words: Sequence[Sequence[str]], behaviors: NDArray[np.float64]
 ) -> sparse.csr_matrix:
     """How often each word is in each item's text, (I, C), for the words of most behaviors."""
-    at = pc.index_in(
-        catalog["item_id"].combine_chunks(),
-        value_set=item_counts["item_id"].combine_chunks().cast(catalog["item_id"].type),
-    )
-    numbers = np.append(item_counts["n"].to_numpy(), 0.0)
-    behaviors: NDArray[np.float64] = numbers[pc.fill_null(at, len(numbers) - 1).to_numpy()]
     total: Counter[str] = Counter()
     n_items: Counter[str] = Counter()
     for text, n in zip(words, behaviors.tolist(), strict=True):

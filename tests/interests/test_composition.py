@@ -49,6 +49,13 @@ def test_compositions_of_words_are_mean_counts_of_words_that_several_items_have(
     assert words[0, 0] == pytest.approx((a + c / 2) / (a + b + c / 2), rel=1e-6)
 
 
+def test_compositions_keep_the_values_of_most_behaviors_where_there_are_very_many(monkeypatch):
+    monkeypatch.setattr("lurm.interests.composition.MOST_VALUES", 1)
+    kind = composed(["kind"])["kind"].toarray()
+    assert kind.shape == (4, 1)  # tea
+    assert kind[0, 0] > 0
+
+
 def test_compositions_refuse_columns_that_are_absent_or_empty():
     with pytest.raises(ValueError, match="expected columns of the catalog or 'words', got 'brand'"):
         composed(["brand"])

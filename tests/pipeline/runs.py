@@ -191,6 +191,7 @@ def shop_workspace(folder: Path) -> Workspace:
         months={},
         compare_months={"mix_column": "category"},
         embed_items={"text_columns": ["title"], "min_word_count": 1},
+        pretrain_smen={"columns": "auto"},
         cluster_interests={"n_interests": 6},
     )
     return workspace
