@@ -24,7 +24,7 @@ def test_a_clone_goes_on_from_what_was_pushed_and_runs_only_what_a_setting_touch
     clone, workspace
 ):
     assert clone.repro() == []
-    clone.set(evaluation={"hidden": 9})
+    clone.set(evaluation={"head": "mlp"})
     told = {
         f"{stage}@{month}"
         for stage in ("apply_heads", "watch_drift")
