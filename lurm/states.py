@@ -1,8 +1,9 @@
-"""Where users stand, on disk: a month's folder holds the states of the users active in it, and no others.
+"""Saved states of users: a month's folder holds the states of the users active in it, and no others.
 
-A user's state changes with behaviors of his own only, so it lies with the last month that had some, which
-the published table names. A month reads the states of its users, each from there, and leaves theirs behind;
-it neither reads nor writes those of anybody else. Where empty periods enter as zeros, it reads everybody's.
+A user's state changes with their own behaviors only, so it is saved with the last month that had some,
+which the published table names. A month reads the states of the users whose vector it changes
+(:func:`lurm.encoding.still_moves`), each from there, and writes those of its own users. Where empty periods
+enter as zeros, it reads everybody's.
 
 A month's states lie in shards, Arrow files of users in the order of their ids, which one process makes one
 after the other, or many machines side by side. They are memory-mapped: only the rows asked for are read.

@@ -184,17 +184,6 @@ def sample_items(n_items: int, sample_size: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n_items, sample_size, replace=False))
 
 
-def group_interests(centres: np.ndarray, n_groups: int, rounds: int, seed: int) -> np.ndarray:
-    """Group (D,) int32 of every interest, by k-means of the centres (D, H): interests seen from afar.
-
-    With no fewer groups than distinct centres every interest is its own group.
-    """
-    if n_groups >= len(np.unique(centres, axis=0)):
-        return np.arange(len(centres), dtype=np.int32)
-    found = cluster(centres, n_groups, "kmeans", rounds=rounds, sparsity=0, seed=seed)
-    return nearest(centres, found.centres)[0][:, 0]
-
-
 def distinct_points(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows (n, H) and how many rows each stands for (n,) float32, in a fixed order."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32) + np.float32(0)  # makes -0.0 into 0.0

@@ -10,7 +10,6 @@ from lurm.interests.clustering import (
     batch_bounds,
     cluster,
     distinct_points,
-    group_interests,
     hdsc,
     sample_items,
     step,
@@ -225,19 +224,3 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_threads(method):
             centres = cluster(vectors, 60, method, rounds=3, sparsity=0.01, seed=3).centres
             found.append((centres.tobytes(), nearest(vectors, centres)[1].tobytes()))
     assert found[0] == found[1]
-
-
-# ---- groups ------------------------------------------------------------------------------------
-
-
-def test_interests_fall_into_groups_of_those_that_mean_alike():
-    centres, labels = planted(200, 8)
-    groups = group_interests(centres, 8, 25, 0)
-    assert groups.shape == (200,)
-    assert purity(groups, labels) > 0.8  # k-means may split one and join two
-    np.testing.assert_array_equal(groups, group_interests(centres, 8, 25, 0))
-
-
-def test_with_few_interests_each_is_its_own_group():
-    centres, _ = planted(5, 5)
-    assert group_interests(centres, 30, 25, 0).tolist() == [0, 1, 2, 3, 4]
