@@ -187,7 +187,6 @@ METHODS: dict[str, Method] = {
         "LURM",
         _vector_and_counts,
         quick=True,
-        trees=True,
         from_run=True,
     ),
     "lurm_64": Method("LURM, 64 numbers", "LURM", _variant({"pretrain_smen.published_width": 64})),

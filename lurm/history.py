@@ -33,7 +33,7 @@ class History:
         """Number of users."""
         return len(self.n_months)
 
-    def take(self, rows: slice) -> "History":
+    def take(self, rows: slice | NDArray[np.int64]) -> "History":
         """The history of the users in these rows."""
         return History(
             self.total[rows],

@@ -71,9 +71,9 @@ def fit_projection(
 
     Returns:
         The projection, and a JSON object: ``explained``, the share of the targets' variance explained on
-        held-out users by ridge, ``ridge``, the chosen one, ``pair_loss`` and ``linear_loss``, the mean
-        binary cross-entropy of held-out users with and without the pair model, numbers of inputs and
-        targets.
+        held-out users by ridge, ``ridge``, the chosen one, ``pair_loss`` and ``base_loss``, the mean binary
+        cross-entropy of held-out users by the pair model and by the targets' shares alone, and numbers of
+        inputs, targets and examples.
 
     Raises:
         ValueError: no example has users, or nothing that users choose varies.
@@ -266,7 +266,7 @@ def _accumulate(
             before = sums[number]
             sums[number] = of_fold if before is None else _added([before, of_fold])
         drawn = np.sort(np.argsort(chance[example.users], kind="stable")[:most_rows])
-        history = _rows_of(example.history, drawn)
+        history = example.history.take(drawn)
         kept.append(_Rows(example.users[drawn], inputs[drawn], history, chosen[drawn]))
     out = [s for s in sums if s is not None and s.n]
     if len(out) < 2:
@@ -275,17 +275,6 @@ def _accumulate(
             "training, found fewer than two; land more months, or set it to 0 to publish SMEN's numbers"
         )
     return out, kept
-
-
-def _rows_of(history: History, rows: NDArray[np.int64]) -> History:
-    return History(
-        history.total[rows],
-        history.month[rows],
-        history.window[rows],
-        history.n_months[rows],
-        history.span[rows],
-        history.away[rows],
-    )
 
 
 def _added(sums: Sequence[_Sums]) -> _Sums:
@@ -389,7 +378,7 @@ def _train_pair_model(
     chance: NDArray[np.float64],
     seed: int,
 ) -> dict[str, float]:
-    """Train the pair model; its loss on a tenth of the users who are held out, and that of scores alone.
+    """Train the pair model; its loss on a tenth of the users, who are held out, and that of shares alone.
 
     scores: (2, d, P), for each fold those of the regression on the other one.
     """
@@ -424,9 +413,9 @@ def _train_pair_model(
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=n_steps)
     for _ in range(EPOCHS):
-        for rows_ in train[torch.randperm(len(train), generator=generator)].split(BATCH):
-            log_odds = model(x[rows_], u[rows_])
-            loss = functional.binary_cross_entropy_with_logits(log_odds, y[rows_].float())
+        for batch in train[torch.randperm(len(train), generator=generator)].split(BATCH):
+            log_odds = model(x[batch], u[batch])
+            loss = functional.binary_cross_entropy_with_logits(log_odds, y[batch].float())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
